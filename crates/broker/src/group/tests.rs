@@ -1,0 +1,136 @@
+use std::{sync::Mutex, time::Duration};
+
+use async_trait::async_trait;
+use forebay_core::{Lane, Signal, SubmitRequest, SystemClock};
+use futures::stream::BoxStream;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::{Depth, Source, Subscription};
+
+/// Confirms a batch only when the test lets it, and notes how large each was.
+#[derive(Default)]
+struct Gated {
+    gate: Option<Semaphore>,
+    batches: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Broker for Gated {
+    async fn publish(&self, batch: Vec<Message>) -> Vec<Result<(), PublishError>> {
+        self.batches.lock().unwrap().push(batch.len());
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        batch.iter().map(|_| Ok(())).collect()
+    }
+    async fn consume(&self, _: Source) -> crate::Result<Subscription> {
+        unreachable!("not consumed")
+    }
+    async fn depth(&self, _: &Lane) -> crate::Result<Depth> {
+        Ok(Depth::default())
+    }
+    async fn unrecorded(&self) -> crate::Result<u64> {
+        Ok(0)
+    }
+    async fn signal(&self, _: Signal) -> crate::Result<()> {
+        Ok(())
+    }
+    async fn signals(&self) -> crate::Result<BoxStream<'static, Signal>> {
+        Ok(Box::pin(futures::stream::empty()))
+    }
+    async fn trim(&self) -> crate::Result<()> {
+        Ok(())
+    }
+    async fn check(&self) -> crate::Result<()> {
+        Ok(())
+    }
+}
+
+fn task(payload: &str) -> Submission {
+    let request = SubmitRequest {
+        kind: "echo".into(),
+        payload: forebay_core::Json::parse(payload.as_bytes()).ok(),
+        ..SubmitRequest::default()
+    };
+    request
+        .accept(forebay_core::Clock::now(&SystemClock), &[0; 10])
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_comes_while_a_batch_is_under_way_makes_up_the_next() {
+    let broker = Arc::new(Gated {
+        gate: Some(Semaphore::new(0)),
+        ..Gated::default()
+    });
+    let (submitter, group) = GroupCommit::new(broker.clone());
+    let group = tokio::spawn(group.run());
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let submitter = submitter.clone();
+            tokio::spawn(async move { submitter.submit(task("1")).await })
+        })
+        .collect();
+    while broker.batches.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    broker.gate.as_ref().unwrap().add_permits(50);
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Ok(()));
+    }
+    drop(submitter);
+    group.await.unwrap();
+    let batches = broker.batches.lock().unwrap().clone();
+    assert_eq!(batches.iter().sum::<usize>(), 50);
+    assert!(batches.len() <= 3, "50 submissions made {batches:?}");
+}
+
+#[tokio::test]
+async fn a_full_line_refuses_at_once() {
+    let (submitter, _never_run) = GroupCommit::new(Arc::new(Gated::default()));
+    for _ in 0..LINE_MAX {
+        let submitter = submitter.clone();
+        tokio::spawn(async move { submitter.submit(task("1")).await });
+    }
+    let refused = async {
+        while submitter.submit(task("1")).await != Err(PublishError::Full) {
+            tokio::task::yield_now().await;
+        }
+    };
+    while submitter.line.capacity() > 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(Duration::from_secs(5), refused)
+        .await
+        .expect("a full line must not make a caller wait");
+}
+
+#[tokio::test]
+async fn a_batch_is_bounded_by_bytes() {
+    let broker = Arc::new(Gated {
+        gate: Some(Semaphore::new(0)),
+        ..Gated::default()
+    });
+    let (submitter, group) = GroupCommit::new(broker.clone());
+    let payload = format!("\"{}\"", "a".repeat(200_000));
+    let callers: Vec<_> = (0..60)
+        .map(|_| {
+            let (submitter, payload) = (submitter.clone(), payload.clone());
+            tokio::spawn(async move { submitter.submit(task(&payload)).await })
+        })
+        .collect();
+    while submitter.line.capacity() > LINE_MAX - 60 {
+        tokio::task::yield_now().await;
+    }
+    broker.gate.as_ref().unwrap().add_permits(60);
+    tokio::spawn(group.run());
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Ok(()));
+    }
+    let batches = broker.batches.lock().unwrap().clone();
+    assert!(
+        batches.iter().all(|&size| size <= BATCH_BYTES_MAX / 200_000),
+        "{batches:?}"
+    );
+}

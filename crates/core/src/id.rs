@@ -1,0 +1,217 @@
+//! Ids. A task id says by its first 48 bits on which day it was made, which is what the store partitions by.
+
+use std::{fmt, str::FromStr};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::{Project, Timestamp};
+
+/// The window in which an idempotency key names one task at the least, in milliseconds: a UTC day.
+const KEY_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// A submitter's own name for one task, of 1 to 255 printable ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// Parses a key. `None` where it is empty, too long, or has a character that a header can't carry.
+    #[must_use]
+    pub fn parse(key: &str) -> Option<Self> {
+        let valid = !key.is_empty() && key.len() <= 255 && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+        valid.then(|| Self(key.to_owned()))
+    }
+}
+
+/// Names one task, for ever. A UUIDv7; or, where the submitter gave an idempotency key, a UUIDv8 made of
+/// the current day and a hash of project and key, so that every replica derives the same id with no shared state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(Uuid);
+
+impl TaskId {
+    /// A new id. `random` must be ten random bytes.
+    #[must_use]
+    pub fn new(at: Timestamp, random: &[u8; 10]) -> Self {
+        Self(uuid::Builder::from_unix_timestamp_millis(unix_millis(at), random).into_uuid())
+    }
+
+    /// The id that `key` names in `project` on the day of `at`.
+    #[must_use]
+    pub fn keyed(at: Timestamp, project: &Project, key: &IdempotencyKey) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update((project.as_str().len() as u64).to_be_bytes());
+        hasher.update(project.as_str());
+        hasher.update(&key.0);
+        let digest = hasher.finalize();
+        let mut bytes = [0_u8; 16];
+        bytes[6..].copy_from_slice(&digest[..10]);
+        let now_ms = unix_millis(at);
+        write_millis(&mut bytes, now_ms - now_ms % KEY_WINDOW_MS);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
+    /// The id that the same key had in the window before; `None` for an id that has no key. What exists under
+    /// this id is the same task, which is why a key holds for at least 24 hours.
+    #[must_use]
+    pub fn previous_window(self) -> Option<Self> {
+        if self.0.get_version_num() != 8 {
+            return None;
+        }
+        let before = self.unix_millis().checked_sub(KEY_WINDOW_MS)?;
+        let mut bytes = self.0.into_bytes();
+        write_millis(&mut bytes, before);
+        Some(Self(Uuid::from_bytes(bytes)))
+    }
+
+    /// The time in the id, in milliseconds since 1970.
+    #[must_use]
+    pub fn unix_millis(self) -> u64 {
+        let bytes = self.0.as_bytes();
+        let mut millis = [0_u8; 8];
+        millis[2..].copy_from_slice(&bytes[..6]);
+        u64::from_be_bytes(millis)
+    }
+
+    /// The smallest id of the given millisecond: a bound for range partitions.
+    #[must_use]
+    pub fn lower_bound(unix_millis: u64) -> Uuid {
+        let mut bytes = [0_u8; 16];
+        write_millis(&mut bytes, unix_millis);
+        Uuid::from_bytes(bytes)
+    }
+
+    /// The id whose UUID has these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+fn unix_millis(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or(0)
+}
+
+fn write_millis(bytes: &mut [u8; 16], millis: u64) {
+    bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+}
+
+macro_rules! id {
+    ($type:ident) => {
+        impl From<Uuid> for $type {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl From<$type> for Uuid {
+            fn from(id: $type) -> Self {
+                id.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+/// One life of a worker process. A worker that was declared dead comes back under a new id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(Uuid);
+
+impl WorkerId {
+    /// A new id. `random` must be ten random bytes.
+    #[must_use]
+    pub fn new(at: Timestamp, random: &[u8; 10]) -> Self {
+        Self(TaskId::new(at, random).0)
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+/// One batch of tasks that a worker claimed together; the store's note of who runs what.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimId(Uuid);
+
+impl ClaimId {
+    /// A new id. `random` must be ten random bytes.
+    #[must_use]
+    pub fn new(at: Timestamp, random: &[u8; 10]) -> Self {
+        Self(TaskId::new(at, random).0)
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+id!(TaskId);
+id!(WorkerId);
+id!(ClaimId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_same_key_names_the_same_task_all_day_and_is_found_from_the_next() {
+        let project = Project::default();
+        let key = IdempotencyKey::parse("order-17").unwrap();
+        let morning = TaskId::keyed(at("2026-03-01T00:00:00Z"), &project, &key);
+        let night = TaskId::keyed(at("2026-03-01T23:59:59.999Z"), &project, &key);
+        let next_day = TaskId::keyed(at("2026-03-02T00:00:00Z"), &project, &key);
+        assert_eq!(morning, night);
+        assert_ne!(night, next_day);
+        assert_eq!(next_day.previous_window(), Some(night));
+        assert_eq!(night.as_uuid().get_version_num(), 8);
+    }
+
+    #[test]
+    fn keys_do_not_leak_between_projects() {
+        let key = IdempotencyKey::parse("k").unwrap();
+        let now = at("2026-03-01T12:00:00Z");
+        let one = TaskId::keyed(now, &"a".parse().unwrap(), &key);
+        let other = TaskId::keyed(now, &"b".parse().unwrap(), &key);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn an_id_without_a_key_has_no_window_and_keeps_its_time() {
+        let now = at("2026-03-01T12:00:00.123Z");
+        let id = TaskId::new(now, &[7; 10]);
+        assert_eq!(id.previous_window(), None);
+        assert_eq!(id.unix_millis(), u64::try_from(now.as_millisecond()).unwrap());
+    }
+}

@@ -1,0 +1,181 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forebay_core::{
+    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, Submission, TaskId, Timestamp,
+    TraceParent, WorkerId, WorkerInfo,
+};
+
+use crate::Result;
+
+/// What a delivery from a lane says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delivered {
+    /// A new task, all of it: it may come before the recorder.
+    Submission(Submission),
+    /// A recorded task that became ready.
+    Ready(Ready),
+}
+
+impl Delivered {
+    /// Which task.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        match self {
+            Self::Submission(task) => task.id,
+            Self::Ready(task) => task.id,
+        }
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        match self {
+            Self::Submission(task) => &task.kind,
+            Self::Ready(task) => &task.kind,
+        }
+    }
+
+    /// Its lane.
+    #[must_use]
+    pub fn lane(&self) -> &Lane {
+        match self {
+            Self::Submission(task) => &task.lane,
+            Self::Ready(task) => &task.lane,
+        }
+    }
+
+    /// How often the task had been started when this was published.
+    #[must_use]
+    pub fn fence(&self) -> u32 {
+        match self {
+            Self::Submission(_) => 0,
+            Self::Ready(task) => task.fence,
+        }
+    }
+}
+
+/// A delivery that a worker wants to run, with what its handler says where the task does not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimRequest {
+    /// The delivery.
+    pub delivered: Delivered,
+    /// The handler's number of attempts; written where the task has none.
+    pub max_attempts: u32,
+    /// The handler's timeout; written where the task has none.
+    pub timeout: Duration,
+}
+
+/// A task that a worker may now run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// Which task.
+    pub id: TaskId,
+    /// The fencing token to name when completing it.
+    pub fence: u32,
+    /// The number of this attempt.
+    pub attempt: u32,
+    /// How many it may have.
+    pub max_attempts: u32,
+    /// How long this one may take.
+    pub timeout: Duration,
+    /// Its project.
+    pub project: Project,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its lane.
+    pub lane: Lane,
+    /// The handler's input.
+    pub payload: Json,
+    /// When it became ready.
+    pub queued_at: Timestamp,
+    /// The trace of the request that submitted it.
+    pub traceparent: Option<TraceParent>,
+}
+
+/// How an attempt ended, and what is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// Which task.
+    pub id: TaskId,
+    /// The fencing token that the claim gave.
+    pub fence: u32,
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What is to be done.
+    pub decision: Decision,
+    /// What the handler returned, where it succeeded.
+    pub result: Option<Json>,
+    /// What went wrong, where it did not; becomes an [`forebay_core::AttemptError`].
+    pub error: Option<String>,
+    /// The tail of its log.
+    pub log: Option<String>,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completed {
+    /// It was written, now or by an earlier call whose answer was lost; the task is in this state since.
+    Applied(State),
+    /// The attempt was not the current one, or the task was taken away: nothing was written.
+    Fenced,
+}
+
+/// What a worker says of itself every few seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The worker; `heartbeat_at` is ignored, the store's clock counts.
+    pub worker: WorkerInfo,
+    /// For each lane it reads, the publishing time of the newest message it has received.
+    pub watermarks: Vec<(Lane, Timestamp)>,
+}
+
+/// What a worker is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeartbeatReply {
+    /// Tasks that it runs and should end.
+    pub cancel: Vec<TaskId>,
+}
+
+/// What the executor needs.
+#[async_trait]
+pub trait Execute: Send + Sync + 'static {
+    /// Makes a worker known. It must heartbeat from now on.
+    async fn register(&self, beat: &Heartbeat) -> Result<()>;
+
+    /// Renews a worker's life.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::WorkerGone`] where the worker was declared dead or never registered.
+    async fn heartbeat(&self, beat: &Heartbeat) -> Result<HeartbeatReply>;
+
+    /// Claims a batch as [`forebay_core::Lifecycle::claim`] does, atomically with a note of who runs it. One
+    /// answer for each request, in order; `None` where it was turned away. Waits for rows that others hold.
+    /// A call whose answer was lost may be made again with the same `claim`. The batch may hold an id twice.
+    ///
+    /// A submission that is not recorded yet is inserted. Where a submission has an idempotency key, the recorded
+    /// task's payload counts, not the delivery's, and a task of the window before turns it away.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::WorkerGone`] where the worker was declared dead: nothing was claimed.
+    async fn claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        batch: &[ClaimRequest],
+    ) -> Result<Vec<Option<Claimed>>>;
+
+    /// Writes outcomes as [`forebay_core::Lifecycle::complete`] does; one answer for each, in order. `released`
+    /// are the claims whose last task is among these or before them: their notes are forgotten.
+    async fn complete(
+        &self,
+        worker: WorkerId,
+        batch: &[Completion],
+        released: &[ClaimId],
+    ) -> Result<Vec<Completed>>;
+
+    /// Forgets a worker that has stopped. Tasks it still holds are handed back at once, and cost no attempt.
+    async fn deregister(&self, worker: WorkerId) -> Result<()>;
+}

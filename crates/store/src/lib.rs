@@ -1,0 +1,140 @@
+//! The port to the database: what a store must do for Forebay, split by the role that needs it.
+//!
+//! All methods of the hot path take and give batches. Each transition of a task is one guarded statement that
+//! does what [`forebay_core::Lifecycle`] says; nothing else changes a state. Every implementation passes
+//! [`conformance`], which holds it against that model.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod execute;
+mod read;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forebay_core::{Lane, QueueName, Ready, Submission, TaskEvent, Timestamp};
+
+pub use error::{Result, StoreError};
+pub use execute::{
+    ClaimRequest, Claimed, Completed, Completion, Delivered, Execute, Heartbeat, HeartbeatReply,
+};
+pub use read::{Changed, Operate, Page, PageToken, QueueCounts, Read, TaskFilter};
+
+/// Everything a store does.
+pub trait Store: Record + Execute + Dispatch + Read + Operate + Admin {}
+
+impl<T: Record + Execute + Dispatch + Read + Operate + Admin> Store for T {}
+
+/// What became of a submission that was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is a new task.
+    New,
+    /// The task was known: a repeated delivery, a claim that came first, or a repeated idempotency key.
+    Duplicate,
+    /// Its idempotency key already names a task with another request. It was dropped.
+    Conflict,
+}
+
+/// A broker message that nobody can decode, kept for a person to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// Where it was published.
+    pub subject: String,
+    /// As it came.
+    pub body: bytes::Bytes,
+    /// Why it was set aside.
+    pub reason: String,
+}
+
+/// What the recorder needs.
+#[async_trait]
+pub trait Record: Send + Sync + 'static {
+    /// Inserts accepted tasks; knows those it has. One result for each, in order. A submission whose id is that
+    /// of an idempotency key counts as known, too, if its key named a task in the window before.
+    ///
+    /// A submission with a `run_at` becomes `scheduled`, any other `queued`. Queues that were not seen before
+    /// become known. The batch may hold an id twice.
+    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>>;
+
+    /// Keeps messages that cannot be recorded.
+    async fn set_aside(&self, rejects: &[Reject]) -> Result<()>;
+}
+
+/// Where the dispatcher's statements publish to while their transaction is open.
+#[async_trait]
+pub trait ReadySink: Send + Sync {
+    /// Publishes, and says of each whether the broker confirmed it. What it did not confirm stays as it was.
+    async fn publish(&self, batch: &[Ready]) -> Vec<bool>;
+}
+
+/// What one pass over lost messages found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Republished {
+    /// How many were published again.
+    pub count: usize,
+    /// Where the next pass may begin: no task created before is queued without a message that is known of.
+    pub floor: Timestamp,
+}
+
+/// What the dispatcher needs. Any number of dispatchers may run at once.
+#[async_trait]
+pub trait Dispatch: Send + Sync + 'static {
+    /// Publishes up to `limit` tasks that are due, oldest first, and makes those queued that were confirmed. It
+    /// publishes *before* it commits, so a crash repeats a message and never loses one. Returns what it made
+    /// queued.
+    async fn dispatch_due(&self, limit: usize, sink: &dyn ReadySink) -> Result<Vec<TaskEvent>>;
+
+    /// Takes back the tasks of workers that have not been heard of for `lease`, as
+    /// [`forebay_core::Lifecycle::take_back`] does, and forgets these workers. Returns what happened to them.
+    async fn take_back(&self, lease: Duration, lost_max: u32) -> Result<Vec<TaskEvent>>;
+
+    /// Publishes again up to `limit` tasks that still wait although they were queued before their lane's horizon
+    /// (before which every message of the lane is known to be delivered), and notes that they were queued now.
+    /// Looks at tasks created from `floor` on. Lanes that are not named are left alone.
+    async fn republish_lost(
+        &self,
+        horizons: &[(Lane, Timestamp)],
+        floor: Timestamp,
+        limit: usize,
+        sink: &dyn ReadySink,
+    ) -> Result<Republished>;
+
+    /// For each lane, the publishing time of the newest message that any live worker has reported as received.
+    async fn watermarks(&self) -> Result<Vec<(Lane, Timestamp)>>;
+
+    /// The store's time. Horizons and leases are counted by this one clock.
+    async fn now(&self) -> Result<Timestamp>;
+
+    /// Makes room for the days to come, and drops days older than `retention` on which nothing is unfinished.
+    async fn maintain(&self, retention: Option<Duration>) -> Result<()>;
+}
+
+/// What an operator's commands and the health checks need.
+#[async_trait]
+pub trait Admin: Send + Sync + 'static {
+    /// Brings the schema up to date. Safe to run twice and side by side.
+    async fn migrate(&self) -> Result<()>;
+
+    /// Whether the store answers and its schema is the one this program was made for.
+    async fn check(&self) -> Result<()>;
+}
+
+/// A store that can serve as the log of the embedded broker: it lists what waits in a lane.
+#[async_trait]
+pub trait Backlog: Record {
+    /// The first `limit` queued tasks of a lane, oldest first, with the time since which each is queued.
+    async fn waiting(&self, lane: &Lane, limit: usize) -> Result<Vec<(Ready, Timestamp)>>;
+
+    /// How many tasks are queued, of each lane that has any.
+    async fn waiting_counts(&self) -> Result<Vec<(Lane, u64)>>;
+}
+
+/// The queues named in a batch, each once.
+pub fn queues_of(batch: &[Submission]) -> Vec<QueueName> {
+    let mut queues: Vec<QueueName> = batch.iter().map(|task| task.lane.queue.clone()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    queues
+}
