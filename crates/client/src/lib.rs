@@ -1,1 +1,15 @@
-//! placeholder
+//! A client of Forebay's HTTP API, as the command line uses it. It knows the API alone, and none of the server's
+//! crates.
+
+mod error;
+mod events;
+mod lines;
+mod list;
+mod model;
+mod request;
+
+pub use error::{Error, FieldError, Problem, Result};
+pub use events::{EventFilter, Heard};
+pub use list::TaskFilter;
+pub use model::{AttemptError, Event, ItemResult, NewTask, Queue, Task, Worker};
+pub use request::{Client, SubmitOptions};

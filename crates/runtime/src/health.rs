@@ -73,6 +73,10 @@ impl Reporter {
     }
 
     /// The component does not work.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over an error or a text, and keep neither"
+    )]
     pub fn failing(&self, problem: impl ToString) {
         self.report(Some(problem.to_string()));
     }

@@ -1,0 +1,73 @@
+//! What goes on beside the requests: events are heard and told, queues are counted, dependencies are watched.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use forebay_core::Signal;
+use forebay_runtime::supervise::keep_running;
+use futures::StreamExt;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{App, ops};
+
+/// For how long a report of the broker's health counts.
+const REPORT_TTL: Duration = Duration::from_secs(15);
+
+/// Hears and tells events, counts the queues every second or so, and reports whether the broker can take tasks,
+/// which is what readiness means here: without the store, submissions go on. Ends when `stop` is cancelled.
+pub async fn background(app: App) {
+    tokio::join!(hear(&app), tell(&app), count(&app), watch_broker(&app));
+}
+
+async fn hear(app: &App) {
+    keep_running("events", &app.stop, || async {
+        let mut signals = app.broker.signals().await.context("listen to signals")?;
+        app.hub.gap();
+        loop {
+            tokio::select! {
+                () = app.stop.cancelled() => return Ok(()),
+                heard = signals.next() => match heard {
+                    Some(Signal::Events(events)) => app.hub.hear(events),
+                    Some(Signal::Cancel(_)) => {}
+                    None => anyhow::bail!("the connection for signals ended"),
+                },
+            }
+        }
+    })
+    .await;
+}
+
+async fn tell(app: &App) {
+    app.announcer.run(&*app.broker, &app.stop).await;
+}
+
+async fn count(app: &App) {
+    let mut ticks = interval(app.bounds.collect);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            _ = ops::queues::collect(app) => {}
+        }
+    }
+}
+
+async fn watch_broker(app: &App) {
+    let reporter = app.health.component("broker", REPORT_TTL);
+    let mut ticks = interval(app.bounds.collect);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match ops::ask(app, app.broker.check()).await {
+            Ok(()) => reporter.ok(),
+            Err(_) => reporter.failing("the broker does not answer"),
+        }
+    }
+}

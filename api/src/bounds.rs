@@ -1,0 +1,90 @@
+//! Every bound of the doors, by name.
+
+use std::time::Duration;
+
+/// How much may be under way, and how long anything may take.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Requests at once, until the head of their answer is written; past it, 503.
+    pub requests: usize,
+    /// Requests that wait for their task; past it, a request is answered without waiting.
+    pub waits: usize,
+    /// Open streams; past it, 503.
+    pub streams: usize,
+    /// Batches held in memory at once; past it, a batch waits, and is then answered 503.
+    pub batches: usize,
+    /// Looks at the store on behalf of idempotency keys at once; past it, they wait.
+    pub lookups: usize,
+    /// Connections of one door at once; past it, they wait to be accepted.
+    pub connections: usize,
+    /// The body of a single request, in bytes.
+    pub body_bytes: usize,
+    /// The body of a batch, in bytes.
+    pub batch_bytes: usize,
+    /// The items of a batch.
+    pub batch_items: usize,
+    /// One line of NDJSON, in bytes.
+    pub line_bytes: usize,
+    /// The lines of one NDJSON stream that are under way.
+    pub lines: usize,
+    /// The bytes of these lines.
+    pub lines_bytes: usize,
+    /// From a task's arrival to its confirmation.
+    pub submit: Duration,
+    /// The same, for the tasks of a batch or a stream, which wait in line.
+    pub submit_patient: Duration,
+    /// A look at the store on behalf of an idempotency key.
+    pub lookup: Duration,
+    /// Any other question to the store.
+    pub read: Duration,
+    /// Any question to the broker.
+    pub ask: Duration,
+    /// How long a read waits for a task that may not be recorded yet.
+    pub recording: Duration,
+    /// How long a body may take to arrive; for NDJSON, how long it may be silent.
+    pub body: Duration,
+    /// The longest `Prefer: wait`.
+    pub wait: Duration,
+    /// Between keep-alive comments on an event stream.
+    pub keep_alive: Duration,
+    /// How often a followed task is looked at when nothing is heard of it.
+    pub follow: Duration,
+    /// How often the queues are counted.
+    pub collect: Duration,
+    /// For how long counts are shown without counting again.
+    pub fresh: Duration,
+    /// How long requests have to finish when the process is to stop.
+    pub drain: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            requests: 2_048,
+            waits: 1_024,
+            streams: 1_024,
+            batches: 16,
+            lookups: 32,
+            connections: 16_384,
+            body_bytes: 1024 * 1024,
+            batch_bytes: 16 * 1024 * 1024,
+            batch_items: 1_000,
+            line_bytes: 512 * 1024,
+            lines: 512,
+            lines_bytes: 16 * 1024 * 1024,
+            submit: Duration::from_secs(2),
+            submit_patient: Duration::from_secs(10),
+            lookup: Duration::from_millis(500),
+            read: Duration::from_secs(5),
+            ask: Duration::from_secs(2),
+            recording: Duration::from_secs(2),
+            body: Duration::from_secs(30),
+            wait: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
+            follow: Duration::from_secs(2),
+            collect: Duration::from_millis(1_500),
+            fresh: Duration::from_secs(5),
+            drain: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Between the messages of the `.proto` and the types of the core.
+
+use forebay_core::{AttemptError, Json, State, SubmitRequest, Task, Timestamp, TraceParent, Violation};
+use forebay_proto::v1::{self, submit_task_request::When};
+use forebay_store::TaskFilter;
+
+use crate::{
+    error::{ApiError, Code, FieldError, Result},
+    ops::{list::Wanted, submit::Asked},
+};
+
+/// What a submission asks for.
+pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TraceParent>) -> Asked {
+    let mut violations = Vec::new();
+    let (mut run_at, mut delay_seconds) = (None, None);
+    match message.when {
+        None => {}
+        Some(When::RunAt(at)) => match timestamp(at) {
+            Some(at) => run_at = Some(at),
+            None => violations.push(Violation::invalid("/run_at", "must be a valid Timestamp")),
+        },
+        Some(When::Delay(delay)) => delay_seconds = Some(seconds(delay)),
+    }
+    let payload = match Some(message.payload).filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => Json::parse(&text)
+            .map_err(|error| violations.push(Violation::invalid("/payload", error)))
+            .ok(),
+    };
+    let request = SubmitRequest {
+        kind: message.kind,
+        queue: said(message.queue),
+        project: said(message.project),
+        priority: said(message.priority),
+        payload,
+        tags: message.tags,
+        run_at,
+        delay_seconds,
+        max_attempts: message.max_attempts.map(i64::from),
+        timeout_seconds: message.timeout.map(seconds),
+        idempotency_key: said(message.idempotency_key),
+        traceparent,
+    };
+    Asked { request, violations }
+}
+
+/// Which page of which list.
+pub(crate) fn wanted(message: v1::ListTasksRequest) -> Result<Wanted> {
+    let mut wrong = Vec::new();
+    let mut fault = |name: &str, detail: String| {
+        wrong.push(FieldError {
+            pointer: format!("/{name}"),
+            detail,
+        });
+    };
+    let state = match v1::TaskState::try_from(message.state) {
+        Ok(v1::TaskState::Unspecified) => None,
+        Ok(state) => State::ALL.into_iter().find(|known| task_state(*known) == state),
+        Err(error) => {
+            fault("state", error.to_string());
+            None
+        }
+    };
+    let queue = said(message.queue).map(|text| text.parse());
+    let queue = queue.transpose().unwrap_or_else(|error: forebay_core::InvalidName| {
+        fault("queue", error.to_string());
+        None
+    });
+    let kind = said(message.kind).map(|text| text.parse());
+    let kind = kind.transpose().unwrap_or_else(|error: forebay_core::InvalidName| {
+        fault("kind", error.to_string());
+        None
+    });
+    let mut time = |name: &str, at: Option<prost_types::Timestamp>| {
+        let parsed = at.map(timestamp);
+        if parsed == Some(None) {
+            fault(name, "must be a valid Timestamp".to_owned());
+        }
+        parsed.flatten()
+    };
+    let filter = TaskFilter {
+        project: None,
+        state,
+        queue,
+        kind,
+        tag: said(message.tag),
+        created_after: time("created_after", message.created_after),
+        created_before: time("created_before", message.created_before),
+    };
+    if !wrong.is_empty() {
+        return Err(ApiError {
+            errors: wrong,
+            ..ApiError::of(Code::InvalidParameter)
+        });
+    }
+    Ok(Wanted {
+        filter,
+        page_size: Some(i64::from(message.page_size)).filter(|size| *size != 0),
+        page_token: said(message.page_token),
+    })
+}
+
+/// A task as a message.
+pub(crate) fn task(task: &Task) -> v1::Task {
+    let errors: Vec<v1::AttemptError> = task.errors.iter().map(attempt_error).collect();
+    v1::Task {
+        id: task.id.to_string(),
+        kind: task.kind.to_string(),
+        queue: task.queue.to_string(),
+        state: task_state(task.state).into(),
+        priority: task.priority.to_string(),
+        payload: task.payload.to_bytes(),
+        result: task.result.as_ref().map(Json::to_bytes).unwrap_or_default(),
+        error: errors.last().cloned(),
+        attempt: task.attempt,
+        max_attempts: task.max_attempts,
+        tags: task.tags.clone(),
+        run_at: task.run_at.map(to_timestamp),
+        created_at: Some(to_timestamp(task.created_at)),
+        started_at: task.started_at.map(to_timestamp),
+        finished_at: task.finished_at.map(to_timestamp),
+        timeout: task.timeout.and_then(|timeout| timeout.try_into().ok()),
+        worker: task.worker.map(|worker| worker.to_string()).unwrap_or_default(),
+        errors,
+        project: task.project.to_string(),
+        log: task.log.clone().unwrap_or_default(),
+        cancel_requested: task.cancel_requested,
+    }
+}
+
+fn attempt_error(error: &AttemptError) -> v1::AttemptError {
+    v1::AttemptError {
+        attempt: error.attempt,
+        outcome: error.outcome.clone(),
+        message: error.message.clone(),
+        at: Some(to_timestamp(error.at)),
+    }
+}
+
+/// A state as the `.proto` names it.
+pub(crate) fn task_state(state: State) -> v1::TaskState {
+    match state {
+        State::Scheduled => v1::TaskState::Scheduled,
+        State::Blocked => v1::TaskState::Blocked,
+        State::Throttled => v1::TaskState::Throttled,
+        State::Queued => v1::TaskState::Queued,
+        State::Running => v1::TaskState::Running,
+        State::Retrying => v1::TaskState::Retrying,
+        State::Succeeded => v1::TaskState::Succeeded,
+        State::Failed => v1::TaskState::Failed,
+        State::Cancelled => v1::TaskState::Cancelled,
+        State::Expired => v1::TaskState::Expired,
+    }
+}
+
+/// A time as a message.
+pub(crate) fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let micros = at.as_microsecond();
+    prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0),
+    }
+}
+
+fn timestamp(at: prost_types::Timestamp) -> Option<Timestamp> {
+    if !(0..1_000_000_000).contains(&at.nanos) {
+        return None;
+    }
+    Timestamp::new(at.seconds, at.nanos).ok()
+}
+
+fn seconds(duration: prost_types::Duration) -> f64 {
+    duration.seconds as f64 + f64::from(duration.nanos) / 1e9
+}
+
+/// An empty string is what a client that said nothing sends.
+fn said(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_keep_their_place() {
+        let at: Timestamp = "1969-12-31T23:59:59.5Z".parse().unwrap();
+        let message = to_timestamp(at);
+        assert_eq!((message.seconds, message.nanos), (-1, 500_000_000));
+        assert_eq!(timestamp(message), Some(at));
+    }
+}

@@ -1,0 +1,28 @@
+//! The gRPC door: decode, call an operation, encode. The twin of `http`.
+
+mod convert;
+mod status;
+mod tasks;
+
+use anyhow::Context;
+use forebay_proto::v1::task_service_server::TaskServiceServer;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+use crate::App;
+
+/// The service that tasks are submitted to.
+pub(crate) type Service = TaskServiceServer<tasks::Tasks>;
+
+/// The task service.
+pub(crate) fn service(app: App) -> Service {
+    TaskServiceServer::new(tasks::Tasks::new(app))
+}
+
+/// Tells clients what services there are.
+pub(crate) fn reflection() -> anyhow::Result<ServerReflectionServer<impl ServerReflection>> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(forebay_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("build gRPC reflection")
+}

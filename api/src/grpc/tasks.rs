@@ -1,0 +1,224 @@
+//! `TaskService`.
+
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Instant};
+
+use forebay_core::TraceParent;
+use forebay_proto::v1::{self, task_service_server::TaskService};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tracing::{Instrument, info_span};
+
+use crate::{
+    App,
+    error::{ApiError, Code, Result},
+    grpc::{convert, status},
+    layers::trace::join,
+    ops::{
+        self,
+        follow::{Cursor, Follow, Step},
+        submit::Patience,
+    },
+};
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    app: App,
+}
+
+impl Tasks {
+    pub(crate) fn new(app: App) -> Self {
+        Self { app }
+    }
+
+    /// Carries out one call: bounded in number, in a span of its own, counted, and safe from panics.
+    async fn call<T, F, Fut>(&self, method: &'static str, metadata: &MetadataMap, operation: F) -> Answer<T>
+    where
+        F: FnOnce(Option<TraceParent>) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let began = Instant::now();
+        let span = info_span!("rpc_call", otel.kind = "server", method);
+        let traceparent = join(&span, incoming(metadata), "").traceparent;
+        let result = match self.app.places.requests.try_acquire() {
+            Err(_) => Err(ApiError::of(Code::Overloaded)),
+            Ok(_place) => AssertUnwindSafe(operation(traceparent).instrument(span))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| {
+                    tracing::error!(method, "a call's handler panicked");
+                    Err(ApiError::of(Code::Internal))
+                }),
+        };
+        let code = result.as_ref().map_or_else(|error| error.code.row().grpc, |_| tonic::Code::Ok);
+        self.app.metrics.rpc_call(method, i32::from(code), began.elapsed());
+        result.map(Response::new).map_err(|error| status::status(&error))
+    }
+
+    fn stream_place(&self) -> Result<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.app.places.streams).try_acquire_owned();
+        place.map_err(|_| ApiError::of(Code::Overloaded))
+    }
+}
+
+fn incoming(metadata: &MetadataMap) -> Option<TraceParent> {
+    TraceParent::parse(metadata.get("traceparent")?.to_str().ok()?)
+}
+
+#[tonic::async_trait]
+impl TaskService for Tasks {
+    async fn submit_task(&self, request: Request<v1::SubmitTaskRequest>) -> Answer<v1::SubmitTaskResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.call("SubmitTask", &metadata, async |traceparent| {
+            let asked = convert::asked(message, traceparent);
+            let accepted = ops::submit::submit(&self.app, asked, Patience::None).await?;
+            Ok(v1::SubmitTaskResponse {
+                task: Some(convert::task(&accepted.task)),
+            })
+        })
+        .await
+    }
+
+    async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.call("GetTask", &metadata, async |_| {
+            let task = ops::get::get(&self.app, ops::get::parse_id(&message.id)?).await?;
+            Ok(v1::GetTaskResponse {
+                task: Some(convert::task(&task)),
+            })
+        })
+        .await
+    }
+
+    async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.call("ListTasks", &metadata, async |_| {
+            let listed = ops::list::list(&self.app, convert::wanted(message)?).await?;
+            Ok(v1::ListTasksResponse {
+                tasks: listed.tasks.iter().map(convert::task).collect(),
+                next_page_token: listed.next.unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    async fn cancel_task(&self, request: Request<v1::CancelTaskRequest>) -> Answer<v1::CancelTaskResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.call("CancelTask", &metadata, async |_| {
+            let task = ops::change::cancel(&self.app, ops::get::parse_id(&message.id)?).await?;
+            Ok(v1::CancelTaskResponse {
+                task: Some(convert::task(&task)),
+            })
+        })
+        .await
+    }
+
+    async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Answer<v1::RetryTaskResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.call("RetryTask", &metadata, async |_| {
+            let task = ops::change::retry(&self.app, ops::get::parse_id(&message.id)?).await?;
+            Ok(v1::RetryTaskResponse {
+                task: Some(convert::task(&task)),
+            })
+        })
+        .await
+    }
+
+    type SubmitTasksStream = Answers<v1::SubmitTasksResponse>;
+
+    async fn submit_tasks(
+        &self,
+        request: Request<Streaming<v1::SubmitTaskRequest>>,
+    ) -> Answer<Self::SubmitTasksStream> {
+        let (metadata, _, messages) = request.into_parts();
+        self.call("SubmitTasks", &metadata, async |traceparent| {
+            let place = self.stream_place()?;
+            Ok(submit_all(self.app.clone(), messages, traceparent, place))
+        })
+        .await
+    }
+
+    type WatchTaskStream = Answers<v1::WatchTaskResponse>;
+
+    async fn watch_task(&self, request: Request<v1::WatchTaskRequest>) -> Answer<Self::WatchTaskStream> {
+        let (metadata, _, message) = request.into_parts();
+        self.call("WatchTask", &metadata, async |_| {
+            let place = self.stream_place()?;
+            let after = Some(message.after.as_str()).filter(|text| !text.is_empty());
+            let after = after.map(|text| {
+                Cursor::parse(text)
+                    .ok_or_else(|| ApiError::at(Code::InvalidParameter, "/after", "must be a cursor as it was given"))
+            });
+            let id = ops::get::parse_id(&message.id)?;
+            let follow = Follow::open(&self.app, id, after.transpose()?).await?;
+            let steps = stream::unfold((follow, place), |(mut follow, place)| async move {
+                let step = follow.next().await?;
+                Some((Ok(watched(&step)), (follow, place)))
+            });
+            Ok::<Self::WatchTaskStream, _>(Box::pin(steps))
+        })
+        .await
+    }
+}
+
+fn watched(step: &Step) -> v1::WatchTaskResponse {
+    v1::WatchTaskResponse {
+        state: convert::task_state(step.cursor.state).into(),
+        attempt: step.cursor.attempt,
+        at: Some(convert::to_timestamp(step.cursor.at)),
+        task: step.task.as_deref().map(convert::task),
+        cursor: step.cursor.to_string(),
+    }
+}
+
+/// Answers each submission of a stream, in order. The stream's own flow control holds its sender back while
+/// [`crate::Bounds::lines`] are under way.
+fn submit_all(
+    app: App,
+    messages: Streaming<v1::SubmitTaskRequest>,
+    traceparent: Option<TraceParent>,
+    place: OwnedSemaphorePermit,
+) -> Answers<v1::SubmitTasksResponse> {
+    let at_once = app.bounds.lines;
+    let silence = app.bounds.body;
+    let stop = app.stop.clone();
+    let read = stream::unfold((messages, place), move |(mut messages, place)| {
+        let stop = stop.clone();
+        async move {
+            let message = tokio::select! {
+                () = stop.cancelled() => None,
+                message = timeout(silence, messages.next()) => message.ok().flatten(),
+            };
+            message.map(|message| (message, (messages, place)))
+        }
+    });
+    let answers = read
+        .enumerate()
+        .map(move |(index, message)| {
+            let app = app.clone();
+            let traceparent = traceparent.clone();
+            async move {
+                let asked = convert::asked(message?, traceparent);
+                let result = ops::submit::submit(&app, asked, Patience::Some).await;
+                Ok(answered(index as u64, &result))
+            }
+        })
+        .buffered(at_once);
+    Box::pin(answers)
+}
+
+fn answered(index: u64, result: &Result<ops::submit::Accepted>) -> v1::SubmitTasksResponse {
+    use v1::submit_tasks_response::Result as Outcome;
+    let outcome = match result {
+        Ok(accepted) => Outcome::Task(convert::task(&accepted.task)),
+        Err(error) => Outcome::Problem(status::problem(error)),
+    };
+    v1::SubmitTasksResponse {
+        index,
+        result: Some(outcome),
+    }
+}

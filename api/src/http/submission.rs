@@ -1,0 +1,184 @@
+//! What a submission looks like in JSON.
+
+use std::fmt;
+
+use axum::http::HeaderMap;
+use forebay_core::{Json, SubmitRequest, Timestamp, TraceParent, Violation};
+use serde::{Deserialize, Deserializer, de::Visitor};
+use serde_json::{error::Category, value::RawValue};
+
+use crate::{
+    error::{ApiError, Code, FieldError, Result},
+    ops::submit::Asked,
+};
+
+/// The members of a submission. Unknown ones are refused, so that a typo is not a silent default.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubmitBody<'a> {
+    #[serde(default)]
+    kind: String,
+    queue: Option<String>,
+    project: Option<String>,
+    priority: Option<String>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    tags: Option<Vec<String>>,
+    run_at: Option<String>,
+    delay_seconds: Option<f64>,
+    max_attempts: Option<Whole>,
+    timeout_seconds: Option<f64>,
+    idempotency_key: Option<String>,
+}
+
+/// Reads a submission. The payload stays the text that came.
+pub(crate) fn parse(text: &[u8]) -> Result<Asked> {
+    let body: SubmitBody<'_> = serde_json::from_slice(text).map_err(|error| explain(text, &error))?;
+    let mut violations = Vec::new();
+    let run_at = body.run_at.as_deref().and_then(|text| {
+        let parsed = text.parse::<Timestamp>();
+        if parsed.is_err() {
+            let detail = "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z";
+            violations.push(Violation::invalid("/run_at", detail));
+        }
+        parsed.ok()
+    });
+    let request = SubmitRequest {
+        kind: body.kind,
+        queue: body.queue,
+        project: body.project,
+        priority: body.priority,
+        payload: body.payload.map(Json::from_raw),
+        tags: body.tags.unwrap_or_default(),
+        run_at,
+        delay_seconds: body.delay_seconds,
+        max_attempts: body.max_attempts.map(|number| number.0),
+        timeout_seconds: body.timeout_seconds,
+        idempotency_key: body.idempotency_key,
+        traceparent: None,
+    };
+    Ok(Asked { request, violations })
+}
+
+impl Asked {
+    /// Adds what the headers of the request say.
+    pub(crate) fn with_headers(mut self, headers: &HeaderMap, traceparent: Option<TraceParent>) -> Self {
+        self.request.traceparent = traceparent;
+        match key_in(headers) {
+            Ok(None) => {}
+            Ok(Some(key)) => match &self.request.idempotency_key {
+                Some(other) if *other != key => self.violations.push(Violation::invalid(
+                    "/idempotency_key",
+                    "must not differ from the header Idempotency-Key",
+                )),
+                _ => self.request.idempotency_key = Some(key),
+            },
+            Err(detail) => self.violations.push(Violation::invalid("/idempotency_key", detail)),
+        }
+        self
+    }
+}
+
+/// The key in the header, which the draft writes as a quoted string and most clients do not.
+fn key_in(headers: &HeaderMap) -> std::result::Result<Option<String>, &'static str> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err("must be given once");
+    }
+    let text = value.to_str().map_err(|_| "must be 1 to 255 printable ASCII characters")?;
+    let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let unquoted = unquoted.filter(|key| !key.is_empty());
+    Ok(Some(unquoted.unwrap_or(text).to_owned()))
+}
+
+/// Says what is wrong with a body that could not be read. Reads it again, to find out where; only refused
+/// requests pay for that.
+fn explain(text: &[u8], error: &serde_json::Error) -> ApiError {
+    if matches!(error.classify(), Category::Syntax | Category::Eof | Category::Io) {
+        return malformed(error);
+    }
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let error = match serde_path_to_error::deserialize::<_, SubmitBody<'_>>(&mut reader) {
+        Ok(_) => return malformed(error),
+        Err(error) => error,
+    };
+    let mut pointer: String = error.path().iter().map(segment).collect();
+    let detail = without_place(&error.inner().to_string());
+    if let Some(member) = detail.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+        && !pointer.ends_with(&escape(member))
+    {
+        pointer = format!("{pointer}/{}", escape(member));
+    }
+    ApiError {
+        errors: vec![FieldError { pointer, detail }],
+        ..ApiError::of(Code::InvalidBody)
+    }
+}
+
+/// The text is not JSON.
+pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
+    let detail = match error.classify() {
+        Category::Eof if error.line() <= 1 && error.column() == 0 => "the body is empty".to_owned(),
+        _ => error.to_string(),
+    };
+    ApiError::new(Code::MalformedJson, detail)
+}
+
+fn segment(segment: &serde_path_to_error::Segment) -> String {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{}", escape(key)),
+        Segment::Enum { variant } => format!("/{}", escape(variant)),
+        Segment::Unknown => String::new(),
+    }
+}
+
+/// Escapes a member's name for a JSON pointer, and cuts what is too long to be shown.
+fn escape(name: &str) -> String {
+    let short: String = name.chars().take(100).collect();
+    short.replace('~', "~0").replace('/', "~1")
+}
+
+/// serde_json adds line and column, which the pointer says better; and a client's text may be long.
+fn without_place(message: &str) -> String {
+    let cut = message.rfind(" at line ").map_or(message, |at| &message[..at]);
+    cut.chars().take(300).collect()
+}
+
+/// A whole number, however it is written: `3` and `3.0` are the same number in JSON.
+#[derive(Debug, Clone, Copy)]
+struct Whole(i64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> std::result::Result<Whole, E> {
+                Ok(Whole(number))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> std::result::Result<Whole, E> {
+                Ok(Whole(i64::try_from(number).unwrap_or(i64::MAX)))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> std::result::Result<Whole, E> {
+                if number.fract() == 0.0 {
+                    // Saturates, and is then out of every range.
+                    return Ok(Whole(number as i64));
+                }
+                Err(E::invalid_type(serde::de::Unexpected::Float(number), &self))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}

@@ -1,0 +1,120 @@
+//! Each request is a span, a child of the caller's where it sent a `traceparent`.
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::HeaderMap,
+    middleware::Next,
+    response::Response,
+};
+use forebay_core::TraceParent;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::layers::request_id::RequestId;
+
+/// The trace that a request belongs to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RequestTrace {
+    /// What travels on with a task: the current span, where one is recorded, else what the caller sent.
+    pub(crate) traceparent: Option<TraceParent>,
+    /// What a problem names: the trace, else the request's id.
+    pub(crate) trace_id: String,
+}
+
+pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let id = id.as_ref().map(RequestId::as_str).unwrap_or_default();
+    let span = info_span!(
+        "http_request",
+        otel.kind = "server",
+        method = %request.method(),
+        route = route(&request),
+        request_id = id,
+        status = Empty,
+    );
+    let trace = join(&span, incoming(request.headers()), id);
+    request.extensions_mut().insert(trace);
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
+    response
+}
+
+/// The pattern of the route, never the path.
+pub(crate) fn route(request: &Request) -> String {
+    let matched = request.extensions().get::<MatchedPath>();
+    matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned())
+}
+
+/// The caller's trace, where the header is well-formed and there is one.
+pub(crate) fn incoming(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all("traceparent").iter();
+    let first = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    TraceParent::parse(first.to_str().ok()?)
+}
+
+/// Makes `span` a child of the caller's, and says how the trace goes on from it.
+pub(crate) fn join(span: &Span, incoming: Option<TraceParent>, request_id: &str) -> RequestTrace {
+    if let Some(parent) = incoming.as_ref().and_then(remote) {
+        let context = opentelemetry::Context::new().with_remote_span_context(parent);
+        // Without a tracer there is nothing to join, and the caller's trace travels on as it is.
+        let _ = span.set_parent(context);
+    }
+    let context = span.context();
+    let current = context.span().span_context().clone();
+    let traceparent = if current.is_valid() { outgoing(&current) } else { incoming };
+    let trace_id = traceparent
+        .as_ref()
+        .and_then(|parent| parent.as_str().get(3..35))
+        .unwrap_or(request_id)
+        .to_owned();
+    RequestTrace {
+        traceparent,
+        trace_id,
+    }
+}
+
+fn remote(parent: &TraceParent) -> Option<SpanContext> {
+    let mut parts = parent.as_str().split('-').skip(1);
+    let trace_id = TraceId::from_hex(parts.next()?).ok()?;
+    let span_id = SpanId::from_hex(parts.next()?).ok()?;
+    let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
+    Some(SpanContext::new(
+        trace_id,
+        span_id,
+        TraceFlags::new(flags),
+        true,
+        TraceState::default(),
+    ))
+}
+
+fn outgoing(current: &SpanContext) -> Option<TraceParent> {
+    TraceParent::parse(&format!(
+        "00-{:032x}-{:016x}-{:02x}",
+        current.trace_id(),
+        current.span_id(),
+        current.trace_flags()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_tracer_the_callers_trace_travels_on() {
+        let sent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let trace = join(&Span::none(), sent.clone(), "id");
+        assert_eq!((trace.traceparent, trace.trace_id.as_str()), (sent, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(join(&Span::none(), None, "id").trace_id, "id");
+    }
+
+    #[test]
+    fn a_traceparent_survives_the_way_through_a_span_context() {
+        let sent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        assert_eq!(outgoing(&remote(&sent).unwrap()), Some(sent));
+    }
+}

@@ -1,0 +1,60 @@
+//! An operator's commands to one task.
+
+use forebay_core::{Refused, Signal, State, Task, TaskId};
+use forebay_store::Changed;
+
+use crate::{
+    App,
+    error::{ApiError, Code, FieldError, Result},
+    ops::{ask, get::recorded},
+};
+
+/// Cancels a task. One that runs is marked, and its worker is told at once.
+pub(crate) async fn cancel(app: &App, id: TaskId) -> Result<Task> {
+    let changed = recorded(app, id, async || known(app.store.cancel(id).await)).await?;
+    let task = settle(app, "cancelled", changed)?;
+    if task.state == State::Running {
+        // Best effort: the worker hears of it with its next heartbeat in any case.
+        let told = ask(app, app.broker.signal(Signal::Cancel(vec![task.id]))).await;
+        if told.is_err() {
+            tracing::debug!(task = %task.id, "the worker was not told at once of a cancellation");
+        }
+    }
+    Ok(task)
+}
+
+/// Brings a task back that failed, or was cancelled, or expired.
+pub(crate) async fn retry(app: &App, id: TaskId) -> Result<Task> {
+    let changed = recorded(app, id, async || known(app.store.retry(id).await)).await?;
+    settle(app, "retried", changed)
+}
+
+fn known(answer: forebay_store::Result<Changed>) -> forebay_store::Result<Option<Changed>> {
+    answer.map(|changed| Some(changed).filter(|changed| *changed != Changed::NotFound))
+}
+
+fn settle(app: &App, doing: &str, changed: Changed) -> Result<Task> {
+    match changed {
+        Changed::Done(task) => {
+            app.announcer.announce(&task, app.clock.now());
+            Ok(*task)
+        }
+        Changed::Refused(task, refused) => Err(conflict(&task, doing, refused)),
+        Changed::NotFound => Err(ApiError::of(Code::TaskNotFound)),
+    }
+}
+
+fn conflict(task: &Task, doing: &str, refused: Refused) -> ApiError {
+    let state = task.state;
+    ApiError {
+        errors: vec![FieldError {
+            pointer: "/state".to_owned(),
+            detail: refused.to_string(),
+        }],
+        state: Some(state),
+        ..ApiError::new(
+            Code::StateConflict,
+            format!("a task that is {state} can't be {doing}"),
+        )
+    }
+}

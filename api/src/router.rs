@@ -1,0 +1,108 @@
+//! Every path of the HTTP door, on one screen.
+
+use axum::{
+    Router,
+    extract::Request,
+    handler::Handler,
+    http::{Method, StatusCode},
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{
+    App,
+    error::{ApiError, Code},
+    http::{batch, docs, events, health, queues, tasks, workers},
+    layers,
+};
+
+/// The description of all paths, as it is served.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+/// Routes with a list of what they are, so that a test can hold the description against them.
+struct Routes {
+    router: Router<App>,
+    list: Vec<(&'static str, &'static str)>,
+}
+
+fn api() -> Routes {
+    Routes::new()
+        .post("/v1/tasks", tasks::submit)
+        .get("/v1/tasks", tasks::list)
+        .post("/v1/tasks/batch", batch::submit)
+        .get("/v1/tasks/{id}", tasks::get)
+        .post("/v1/tasks/{id}/cancel", tasks::cancel)
+        .post("/v1/tasks/{id}/retry", tasks::retry)
+        .get("/v1/tasks/{id}/events", events::of_task)
+        .get("/v1/events", events::all)
+        .get("/v1/queues", queues::list)
+        .get("/v1/queues/{queue}", queues::get)
+        .get("/v1/workers", workers::list)
+}
+
+fn others() -> Routes {
+    Routes::new()
+        .get("/openapi.json", docs::openapi)
+        .get("/docs", docs::page)
+        .get("/docs/errors/{code}", docs::error_page)
+        .get("/health/live", health::live)
+        .get("/health/ready", health::ready)
+}
+
+/// The HTTP door as a service; [`crate::serve_http`] serves it.
+#[must_use]
+pub fn router(app: App) -> Router {
+    let limit = from_fn_with_state(app.clone(), layers::limit::layer);
+    api()
+        .router
+        .route_layer(limit)
+        .merge(others().router)
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(async || ApiError::of(Code::UnknownPath))
+        .layer(CatchPanicLayer::custom(layers::panic::respond))
+        .layer(from_fn(layers::problem::layer))
+        .layer(from_fn(layers::headers::layer))
+        .layer(from_fn_with_state(app.clone(), layers::metrics::layer))
+        .layer(from_fn(layers::trace::layer))
+        .layer(from_fn(layers::request_id::layer))
+        .with_state(app)
+}
+
+/// Method and path of each route.
+#[must_use]
+pub fn routes() -> Vec<(&'static str, &'static str)> {
+    let mut list = api().list;
+    list.extend(others().list);
+    list
+}
+
+/// `OPTIONS` asks what is allowed, and the router adds the answer to either response.
+async fn method_not_allowed(request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::of(Code::MethodNotAllowed).into_response()
+}
+
+impl Routes {
+    fn new() -> Self {
+        Self {
+            router: Router::new(),
+            list: Vec::new(),
+        }
+    }
+
+    fn get<H: Handler<T, App>, T: 'static>(mut self, path: &'static str, handler: H) -> Self {
+        self.list.push(("get", path));
+        self.router = self.router.route(path, get(handler));
+        self
+    }
+
+    fn post<H: Handler<T, App>, T: 'static>(mut self, path: &'static str, handler: H) -> Self {
+        self.list.push(("post", path));
+        self.router = self.router.route(path, post(handler));
+        self
+    }
+}

@@ -1,0 +1,100 @@
+//! A task as the doors show it.
+
+use forebay_core::{AttemptError, Json, Lifecycle, State, Submission, Task, Timestamp};
+use serde::Serialize;
+
+/// A task in JSON. Its members are part of the contract.
+#[derive(Debug, Serialize)]
+pub(crate) struct TaskBody<'a> {
+    id: String,
+    project: &'a str,
+    kind: &'a str,
+    queue: &'a str,
+    state: &'static str,
+    priority: &'static str,
+    payload: &'a Json,
+    result: Option<&'a Json>,
+    error: Option<&'a AttemptError>,
+    attempt: u32,
+    max_attempts: Option<u32>,
+    /// What a running handler says of itself; no handler can say it yet.
+    progress: Option<()>,
+    tags: &'a [String],
+    run_at: Option<Timestamp>,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    timeout_seconds: Option<f64>,
+    worker: Option<String>,
+    errors: &'a [AttemptError],
+    log: Option<&'a str>,
+    cancel_requested: bool,
+}
+
+impl<'a> From<&'a Task> for TaskBody<'a> {
+    fn from(task: &'a Task) -> Self {
+        Self {
+            id: task.id.to_string(),
+            project: task.project.as_str(),
+            kind: task.kind.as_str(),
+            queue: task.queue.as_str(),
+            state: task.state.as_str(),
+            priority: task.priority.as_str(),
+            payload: &task.payload,
+            result: task.result.as_ref(),
+            error: task.errors.last(),
+            attempt: task.attempt,
+            max_attempts: task.max_attempts,
+            progress: None,
+            tags: &task.tags,
+            run_at: task.run_at,
+            created_at: task.created_at,
+            started_at: task.started_at,
+            finished_at: task.finished_at,
+            timeout_seconds: task.timeout.map(|timeout| timeout.as_secs_f64()),
+            worker: task.worker.map(|worker| worker.to_string()),
+            errors: &task.errors,
+            log: task.log.as_deref(),
+            cancel_requested: task.cancel_requested,
+        }
+    }
+}
+
+/// The task that a submission becomes, as it is at that moment.
+pub(crate) fn accepted(submission: &Submission) -> Task {
+    Task {
+        id: submission.id,
+        project: submission.project.clone(),
+        kind: submission.kind.clone(),
+        queue: submission.lane.queue.clone(),
+        priority: submission.lane.priority,
+        state: Lifecycle::accepted(submission.run_at).state,
+        payload: submission.payload.clone(),
+        result: None,
+        attempt: 0,
+        fence: 0,
+        max_attempts: submission.max_attempts,
+        timeout: submission.timeout,
+        tags: submission.tags.clone(),
+        run_at: submission.run_at,
+        created_at: submission.created_at,
+        started_at: None,
+        finished_at: None,
+        worker: None,
+        cancel_requested: false,
+        errors: Vec::new(),
+        log: None,
+        traceparent: submission.traceparent.clone(),
+        fingerprint: submission.fingerprint,
+    }
+}
+
+/// Since when a task is in its state, as far as its row tells.
+pub(crate) fn state_since(task: &Task) -> Timestamp {
+    let failed_at = task.errors.last().map(|error| error.at);
+    match task.state {
+        State::Running => task.started_at.unwrap_or(task.created_at),
+        state if state.is_final() => task.finished_at.or(failed_at).unwrap_or(task.created_at),
+        _ => failed_at.unwrap_or(task.created_at),
+    }
+}

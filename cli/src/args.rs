@@ -1,0 +1,299 @@
+//! The command line. Settings are declared in `forebay_runtime::config::args`; what is only a command's own is here.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Command, CommandFactory, Parser, Subcommand};
+use forebay_core::{Priority, State};
+use forebay_runtime::config::{
+    args::{
+        AdminArgs, AllArgs, BrokerArgs, ClientArgs, DatabaseArgs, GrpcArgs, HttpArgs, LogArgs, WorkerArgs,
+        with_dev_defaults,
+    },
+    values::{duration, positive_duration},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes of the client commands:
+  0  done
+  1  the task did not succeed (submit --wait, watch ID)
+  2  the command line or the configuration is wrong
+  3  the server cannot be reached, or cannot serve at the moment
+  4  the server refused
+  5  the task had not ended when the time was over (submit --wait)
+
+Settings come from flags, over FOREBAY_* variables, over forebay.toml, over defaults;
+`forebay config` shows what is in effect.";
+
+/// A durable task server: what it has accepted is executed, whatever breaks.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, after_help = EXIT_CODES, arg_required_else_help = true,
+    subcommand_required = true, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Read settings from this file instead of ./forebay.toml.
+    #[arg(long, global = true, env = "FOREBAY_CONFIG", value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Called,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Called {
+    /// Run everything in one process: API, worker and storage. Needs no other server.
+    Dev(Dev),
+    /// Run the HTTP and gRPC API.
+    Api(Api),
+    /// Run a worker: it records submissions, executes tasks, and dispatches what becomes due.
+    Worker(Worker),
+    /// Bring the database schema up to date. Safe to run twice and side by side.
+    Migrate(Migrate),
+    /// Submit a task, or a file of them.
+    Submit(Box<Submit>),
+    /// Show a task.
+    Get(Get),
+    /// List tasks, newest first.
+    List(List),
+    /// Cancel tasks.
+    Cancel(Ids),
+    /// Bring back tasks that have failed or were cancelled.
+    Retry(Ids),
+    /// Watch tasks change, live.
+    Watch(Watch),
+    /// Show the workers that are alive.
+    Workers(Plain),
+    /// Show the queues and what is in them.
+    Queues(Plain),
+    /// Show the effective configuration, and where each value comes from.
+    Config(Config),
+}
+
+/// The command line with what its declarations alone cannot say.
+pub(crate) fn command() -> Command {
+    Cli::command()
+        .mut_subcommand("dev", with_dev_defaults)
+        // It shows every setting, and none is required to be shown.
+        .mut_subcommand("config", |config| {
+            let about = config.get_about().cloned().unwrap_or_default();
+            AllArgs::augment_args(config)
+                .about(about)
+                .mut_args(|arg| arg.required(false))
+        })
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay dev
+  forebay dev --data /tmp/try --http-addr 127.0.0.1:9000
+
+Built-in handlers, to try things out: echo, sleep, fail, cpu. Handlers of your own are [[handler]]
+tables in forebay.toml:
+  [[handler]]
+  kind = \"thumbnail\"
+  command = [\"python3\", \"thumb.py\"]   # payload on stdin, result on stdout")]
+pub(crate) struct Dev {
+    /// Where the data is kept, over restarts too.
+    #[arg(long, value_name = "DIR", default_value = "./forebay-data")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) grpc: GrpcArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  export FOREBAY_DATABASE_URL=postgres://forebay:secret@db/forebay
+  export FOREBAY_BROKER_URL=nats://nats:4222
+  forebay migrate && forebay api")]
+pub(crate) struct Api {
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) grpc: GrpcArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay worker --queues default,reports --concurrency 50
+  forebay worker --roles recorder,dispatcher
+  forebay worker --roles executor --queues thumbnails
+
+Handlers are [[handler]] tables in forebay.toml. SIGTERM drains: the worker takes nothing new, lets
+running tasks end within --drain-timeout, and hands the rest back at once.")]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    #[command(flatten)]
+    pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What all client commands have.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Print JSON, one value a line, for programs to read.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay submit echo '{\"hello\": \"world\"}' --wait 10s
+  forebay submit report --queue slow --delay 5m --tag customer=17
+  jq -n '{user: 17}' | forebay submit welcome-mail - --idempotency-key welcome-17
+  forebay submit --file tasks.ndjson --ids accepted.txt
+
+A line of such a file is a task as in POST /v1/tasks: {\"kind\": \"echo\", \"payload\": 1}")]
+pub(crate) struct Submit {
+    /// What to do: the kind that a worker has a handler for.
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub(crate) kind: Option<String>,
+    /// The handler's input as JSON, or - to read it from standard input; null unless given.
+    #[arg(value_name = "JSON|-", allow_negative_numbers = true)]
+    pub(crate) payload: Option<String>,
+    /// Submit each line of this file, or of standard input where it is -.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["payload", "queue", "priority", "delay", "run_at", "tag",
+        "max_attempts", "timeout", "idempotency_key", "wait"])]
+    pub(crate) file: Option<PathBuf>,
+    /// With --file: write the ids of the accepted tasks to this file, one a line.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ids: Option<PathBuf>,
+    /// Which pool of workers does it.
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) queue: Option<String>,
+    /// How urgent it is within its queue: high, default or low.
+    #[arg(long)]
+    pub(crate) priority: Option<Priority>,
+    /// Not before this long from now, such as 30s, 5m or 2d.
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "run_at")]
+    pub(crate) delay: Option<Duration>,
+    /// Not before this time, such as 2030-01-01T09:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) run_at: Option<jiff::Timestamp>,
+    /// A label to find it by; may be given several times.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// How many attempts it may have.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
+    /// How long one attempt may take.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Your own name for the task: submitting it again with the same name does nothing.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Wait for the task to end, up to this long, and show its result.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The task.
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay list --state failed --kind report
+  forebay list --since 1h --limit 1000 --json | jq -r .id
+  forebay retry $(forebay list --state failed --limit 1000 --json | jq -r .id)")]
+pub(crate) struct List {
+    /// Only in this state: scheduled, queued, running, retrying, succeeded, failed, cancelled, …
+    #[arg(long)]
+    pub(crate) state: Option<State>,
+    /// Only of this queue.
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Only of this kind.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only with this label.
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Only created within this long, such as 30m.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+    /// How many at the most.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ids {
+    /// The tasks.
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay watch --queue default
+  forebay watch 0198c4d2-7c9e-7cc3-9d4e-0a1b2c3d4e5f    ends when the task ends")]
+pub(crate) struct Watch {
+    /// Only this task, until it ends.
+    pub(crate) id: Option<String>,
+    /// Only this queue.
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) queue: Option<String>,
+    /// Only this kind.
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) kind: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plain {
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// Print JSON, for programs to read.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

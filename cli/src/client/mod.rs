@@ -1,0 +1,137 @@
+//! The client commands.
+
+pub(crate) mod print;
+mod show;
+mod submit;
+mod upload;
+mod watch;
+
+use forebay_client::{Client, Error, Task, TaskFilter};
+use futures::{StreamExt, pin_mut};
+use jiff::Timestamp;
+
+use crate::{
+    args::{Common, Get, Ids, List, Plain},
+    exit::{Code, Failure, Result},
+};
+use print::{Printer, table};
+
+pub(crate) use submit::submit;
+pub(crate) use watch::watch;
+
+fn connect(common: &Common) -> Result<(Client, Printer)> {
+    Ok((Client::new(common.client.url.clone())?, Printer::new(common.json)))
+}
+
+pub(crate) async fn get(args: Get) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let task = client.get(&args.id).await?;
+    show::task(&mut out, &task)?;
+    Ok(Code::Done)
+}
+
+pub(crate) async fn list(args: List) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let created_after = args.since.map(|since| {
+        Timestamp::now()
+            .saturating_sub(since)
+            .unwrap_or(Timestamp::UNIX_EPOCH)
+            .to_string()
+    });
+    let tasks = client.list(TaskFilter {
+        state: args.state.map(|state| state.to_string()),
+        queue: args.queue,
+        kind: args.kind,
+        tag: args.tag,
+        created_after,
+        created_before: None,
+        limit: usize::try_from(args.limit).ok(),
+    });
+    pin_mut!(tasks);
+    let mut rows = Vec::new();
+    while let Some(task) = tasks.next().await {
+        let task = task?;
+        if args.common.json {
+            out.json(&task)?;
+        } else {
+            rows.push(show::row(&task));
+        }
+    }
+    if args.common.json {
+        return Ok(Code::Done);
+    }
+    if rows.is_empty() {
+        out.line("no tasks")?;
+        return Ok(Code::Done);
+    }
+    for line in table(&show::COLUMNS, rows) {
+        out.line(line)?;
+    }
+    Ok(Code::Done)
+}
+
+pub(crate) async fn cancel(args: Ids) -> Result<Code> {
+    each(args, async |client, id| client.cancel(id).await).await
+}
+
+pub(crate) async fn retry(args: Ids) -> Result<Code> {
+    each(args, async |client, id| client.retry(id).await).await
+}
+
+/// Does the same to each task, and goes on past those that are refused.
+async fn each(
+    args: Ids,
+    change: impl AsyncFn(&Client, &str) -> std::result::Result<Task, Error>,
+) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let mut code = Code::Done;
+    for id in &args.ids {
+        match change(&client, id).await {
+            Ok(task) => out.json_or(&task, || format!("{id}  {}", show::state(&task)))?,
+            Err(error @ Error::Refused(_)) if !error.is_unavailable() => {
+                eprintln!("forebay: {id}: {error}");
+                code = Code::Refused;
+            }
+            Err(error) => return Err(Failure::from(error)),
+        }
+    }
+    Ok(code)
+}
+
+pub(crate) async fn queues(args: Plain) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let queues = client.queues().await?;
+    let count = |known: Option<u64>| known.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    let rows = queues.iter().map(|queue| {
+        vec![
+            queue.name.clone(),
+            count(queue.ready),
+            count(queue.running),
+            count(queue.scheduled),
+        ]
+    });
+    let lines = table(&["QUEUE", "READY", "RUNNING", "SCHEDULED"], rows);
+    out.list(&queues, lines, "no queues: nothing was submitted yet")
+}
+
+pub(crate) async fn workers(args: Plain) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let workers = client.workers().await?;
+    let now = Timestamp::now();
+    let rows = workers.iter().map(|worker| {
+        vec![
+            worker.name.clone(),
+            worker.id.clone(),
+            worker.queues.join(","),
+            format!("{}/{}", worker.busy.values().sum::<u32>(), worker.slots),
+            if worker.draining { "draining" } else { "running" }.to_owned(),
+            show::ago(now, &worker.started_at),
+            show::ago(now, &worker.heartbeat_at),
+        ]
+    });
+    let lines = table(
+        &["NAME", "ID", "QUEUES", "BUSY", "STATE", "STARTED", "HEARD"],
+        rows,
+    );
+    out.list(&workers, lines, "no workers")
+}

@@ -1,0 +1,184 @@
+//! What a user is promised about one task, with everything else in good or bad health.
+
+use std::time::{Duration, Instant};
+
+use forebay_testkit::wait;
+use serde_json::json;
+
+use crate::stack::{PATIENCE, Stack, User};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_after_the_202_never_says_404_on_any_replica() {
+    let stack = Stack::start().await;
+    let (one, other) = (stack.api().await, stack.api().await);
+    let _worker = stack.worker(&["--builtin-handlers"]).await;
+    let client = reqwest::Client::new();
+    let readers = (0..16).map(|reader| {
+        let (client, one, other) = (client.clone(), one.http.clone(), other.http.clone());
+        tokio::spawn(async move {
+            for number in 0..100 {
+                let keyed = reader % 2 == 0;
+                let mut request = client
+                    .post(format!("{one}/v1/tasks"))
+                    .json(&json!({"kind": "echo", "payload": number}));
+                if keyed {
+                    request = request.header("idempotency-key", format!("{reader}-{number}"));
+                }
+                let submitted = request.send().await.unwrap();
+                assert_eq!(submitted.status(), 202);
+                let location = submitted.headers()["location"].to_str().unwrap().to_owned();
+                let read = client.get(format!("{other}{location}")).send().await.unwrap();
+                let status = read.status();
+                assert_eq!(status, 200, "{}", read.text().await.unwrap());
+            }
+        })
+    });
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let unknown = client.get(format!(
+        "{}/v1/tasks/01900000-0000-7000-8000-000000000000",
+        one.http
+    ));
+    assert_eq!(unknown.send().await.unwrap().status(), 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_postgres_submissions_are_accepted_and_finish_when_it_is_back() {
+    let mut stack = Stack::start().await;
+    let user = User::default();
+    let api = stack.api().await;
+    let _worker = stack.worker(&["--builtin-handlers"]).await;
+    let before = user
+        .submit(&api.http, &json!({"kind": "echo"}), None)
+        .await
+        .unwrap();
+    user.finished(&api.http, &before).await;
+    stack.postgres.kill().unwrap();
+    let mut ids = Vec::new();
+    for number in 0..50 {
+        let body = json!({"kind": "echo", "payload": number});
+        let key = (number % 2 == 0).then(|| format!("key-{number}"));
+        ids.push(
+            user.submit(&api.http, &body, key.as_deref())
+                .await
+                .expect("accepted without Postgres"),
+        );
+    }
+    let began = Instant::now();
+    let read = reqwest::get(format!("{}/v1/tasks/{before}", api.http))
+        .await
+        .unwrap();
+    assert_eq!(read.status(), 503);
+    assert!(read.headers().contains_key("retry-after"));
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "a read took {:?} to fail",
+        began.elapsed()
+    );
+    stack.postgres.restart().await.unwrap();
+    for (number, id) in ids.iter().enumerate() {
+        let task = user.finished(&api.http, id).await;
+        assert_eq!(
+            (&task["state"], &task["result"]),
+            (&json!("succeeded"), &json!(number))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_nats_submissions_are_refused_within_two_seconds_and_reads_go_on() {
+    let mut stack = Stack::start().await;
+    let user = User::default();
+    let api = stack.api().await;
+    let _worker = stack.worker(&["--builtin-handlers"]).await;
+    let known = user
+        .submit(&api.http, &json!({"kind": "echo"}), None)
+        .await
+        .unwrap();
+    user.finished(&api.http, &known).await;
+    stack.nats.kill().unwrap();
+    let client = reqwest::Client::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let refused = client
+            .post(format!("{}/v1/tasks", api.http))
+            .json(&json!({"kind": "echo"}))
+            .send()
+            .await
+            .unwrap();
+        assert!(
+            began.elapsed() < Duration::from_millis(2_500),
+            "it took {:?}",
+            began.elapsed()
+        );
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["content-type"], "application/problem+json");
+        assert!(refused.headers().contains_key("retry-after"));
+    }
+    assert!(
+        user.get(&api.http, &known).await.is_some(),
+        "reads must go on without NATS"
+    );
+    stack.nats.restart().await.unwrap();
+    let id = wait::until("a submission to be accepted again", PATIENCE, || async {
+        user.submit(&api.http, &json!({"kind": "echo"}), None)
+            .await
+            .ok_or("refused")
+    })
+    .await;
+    assert_eq!(user.finished(&api.http, &id).await["state"], "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_broker_loses_nothing_that_was_recorded() {
+    let mut stack = Stack::start().await;
+    let user = User::default();
+    let api = stack.api().await;
+    let recorder = stack.worker(&["--roles", "recorder"]).await;
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        let body = json!({"kind": "echo", "payload": number});
+        ids.push(user.submit(&api.http, &body, None).await.unwrap());
+    }
+    let last = ids.last().unwrap();
+    assert!(user.get(&api.http, last).await.is_some());
+    drop(recorder);
+    stack.nats.kill().unwrap();
+    stack.nats.wipe().unwrap();
+    stack.nats.restart().await.unwrap();
+    let _worker = stack.worker(&["--builtin-handlers"]).await;
+    for id in &ids {
+        assert_eq!(user.finished(&api.http, id).await["state"], "succeeded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_worker_hands_its_task_back_at_no_cost() {
+    let stack = Stack::start().await;
+    let user = User::default();
+    let api = stack.api().await;
+    let mut worker = stack
+        .worker(&["--builtin-handlers", "--drain-timeout", "100ms"])
+        .await;
+    let body = json!({"kind": "sleep", "payload": {"seconds": 2}, "timeout_seconds": 60});
+    let id = user.submit(&api.http, &body, None).await.unwrap();
+    wait::until("the task to run", PATIENCE, || async {
+        let task = user.get(&api.http, &id).await.ok_or("unreadable")?;
+        if task["state"] == "running" {
+            Ok(())
+        } else {
+            Err("not running yet")
+        }
+    })
+    .await;
+    worker.terminate().await;
+    let _next = stack.worker(&["--builtin-handlers"]).await;
+    let task = user.finished(&api.http, &id).await;
+    assert_eq!(
+        (&task["state"], &task["attempt"]),
+        (&json!("succeeded"), &json!(1)),
+        "{task}"
+    );
+    assert_eq!(task["errors"][0]["outcome"], "interrupted", "{task}");
+}

@@ -1,0 +1,164 @@
+//! What the API sends and takes. Payloads and results stay the JSON text that they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A task to submit.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct NewTask {
+    /// What to do.
+    pub kind: String,
+    /// The handler's input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Box<RawValue>>,
+    /// Which pool of workers does it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// How urgent it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+    /// Labels to find it by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Not before this time, in RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<String>,
+    /// Not before this many seconds from now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_seconds: Option<f64>,
+    /// How many attempts it may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// How long one attempt may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+}
+
+/// A task as the server shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Task {
+    pub id: String,
+    #[serde(default)]
+    pub project: String,
+    pub kind: String,
+    pub queue: String,
+    pub state: String,
+    pub priority: String,
+    pub payload: Option<Box<RawValue>>,
+    pub result: Option<Box<RawValue>>,
+    pub error: Option<AttemptError>,
+    pub attempt: u32,
+    pub max_attempts: Option<u32>,
+    #[serde(default)]
+    pub progress: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub tags: Vec<String>,
+    pub run_at: Option<String>,
+    pub created_at: String,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub timeout_seconds: Option<f64>,
+    pub worker: Option<String>,
+    #[serde(default)]
+    pub errors: Vec<AttemptError>,
+    #[serde(default)]
+    pub log: Option<String>,
+    #[serde(default)]
+    pub cancel_requested: bool,
+}
+
+impl Task {
+    /// Whether nothing but a retry will ever change it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        is_final(&self.state)
+    }
+
+    /// Whether it is final, and what it was for is done.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.state == "succeeded"
+    }
+}
+
+pub(crate) fn is_final(state: &str) -> bool {
+    matches!(state, "succeeded" | "failed" | "cancelled" | "expired")
+}
+
+/// An attempt that did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct AttemptError {
+    pub attempt: u32,
+    pub outcome: String,
+    pub message: String,
+    pub at: String,
+}
+
+/// What became of one item of a batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ItemResult {
+    /// Which item: its place in the batch, or the number of its line, from 0.
+    pub index: u64,
+    /// The task, where it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its state, where it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The problem, where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<super::Problem>,
+}
+
+/// A queue and what is in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Queue {
+    pub name: String,
+    pub ready: Option<u64>,
+    pub running: Option<u64>,
+    pub scheduled: Option<u64>,
+}
+
+/// A worker that is alive.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Worker {
+    pub id: String,
+    pub name: String,
+    pub queues: Vec<String>,
+    pub slots: u32,
+    /// How many tasks it runs, of each queue.
+    pub busy: BTreeMap<String, u32>,
+    pub draining: bool,
+    pub started_at: String,
+    pub heartbeat_at: String,
+}
+
+/// A task changed its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Event {
+    pub id: String,
+    /// Not told again where one task is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// As `kind`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    pub state: String,
+    pub attempt: u32,
+    pub at: String,
+}
+
+impl Event {
+    /// Whether nothing but a retry will ever follow it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        is_final(&self.state)
+    }
+}

@@ -1,0 +1,272 @@
+//! The client against a server that answers as the API does, or worse.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Query, Request},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use forebay_client::{Client, Error, EventFilter, Heard, NewTask, SubmitOptions, TaskFilter};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+
+async fn serve(routes: Router) -> Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Client::new(url.parse().unwrap()).unwrap()
+}
+
+fn task(id: &str, state: &str) -> Value {
+    json!({
+        "id": id, "project": "default", "kind": "echo", "queue": "default", "state": state, "priority": "default",
+        "payload": 12345678901234567890123456789_u128.to_string(), "result": null, "error": null, "attempt": 0,
+        "max_attempts": null, "progress": null, "tags": [], "run_at": null, "created_at": "2026-03-01T12:00:00Z",
+        "started_at": null, "finished_at": null, "timeout_seconds": null, "worker": null, "errors": [], "log": null,
+        "cancel_requested": false,
+    })
+}
+
+fn problem(status: StatusCode, code: &str) -> Response {
+    let body = json!({"status": status.as_u16(), "code": code, "title": "No", "detail": "No", "errors": []});
+    let mut answer = (status, Json(body)).into_response();
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, "application/problem+json".parse().unwrap());
+    answer
+}
+
+#[tokio::test]
+async fn a_submission_says_only_what_was_given() {
+    async fn submit(request: Request) -> Response {
+        assert_eq!(request.headers()["idempotency-key"], "k");
+        assert_eq!(request.headers()["prefer"], "wait=3");
+        let body = axum::body::to_bytes(request.into_body(), 4096).await.unwrap();
+        assert_eq!(body, r#"{"kind":"echo","payload":1.0e2}"#);
+        (StatusCode::ACCEPTED, Json(task("a", "queued"))).into_response()
+    }
+    let client = serve(Router::new().route("/v1/tasks", post(submit))).await;
+    let new = NewTask {
+        kind: "echo".into(),
+        payload: serde_json::from_str("1.0e2").ok(),
+        ..NewTask::default()
+    };
+    let options = SubmitOptions {
+        idempotency_key: Some("k".into()),
+        wait: Some(Duration::from_secs(3)),
+    };
+    assert_eq!(client.submit(&new, &options).await.unwrap().id, "a");
+}
+
+#[tokio::test]
+async fn a_list_goes_on_through_its_pages_and_no_further_than_asked() {
+    async fn list(Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
+        let value = |name: &str| {
+            query
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_str())
+        };
+        assert_eq!(value("tag"), Some("a&b"));
+        match value("page_token") {
+            None => {
+                Json(json!({"tasks": [task("1", "queued"), task("2", "queued")], "next_page_token": "t&1"}))
+            }
+            Some("t&1") => Json(json!({"tasks": [task("3", "queued")], "next_page_token": null})),
+            Some(other) => panic!("{other}"),
+        }
+    }
+    let client = serve(Router::new().route("/v1/tasks", get(list))).await;
+    let ids = async |limit| {
+        let filter = TaskFilter {
+            tag: Some("a&b".into()),
+            limit,
+            ..TaskFilter::default()
+        };
+        let tasks: Vec<_> = client.list(filter).try_collect().await.unwrap();
+        tasks
+            .into_iter()
+            .map(|task: forebay_client::Task| task.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(None).await, ["1", "2", "3"]);
+    assert_eq!(ids(Some(1)).await, ["1"]);
+}
+
+#[tokio::test]
+async fn refusals_and_silence_are_told_apart() {
+    let routes = Router::new()
+        .route(
+            "/v1/tasks/gone",
+            get(async || problem(StatusCode::NOT_FOUND, "task_not_found")),
+        )
+        .route(
+            "/v1/tasks/later",
+            get(async || problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")),
+        )
+        .route(
+            "/v1/tasks/proxy",
+            get(async || (StatusCode::BAD_GATEWAY, "<html>")),
+        )
+        .route("/v1/tasks/other", get(async || "hello"));
+    let client = serve(routes).await;
+    match client.get("gone").await.unwrap_err() {
+        Error::Refused(problem) => assert_eq!(problem.code, "task_not_found"),
+        other => panic!("{other}"),
+    }
+    assert!(client.get("later").await.unwrap_err().is_unavailable());
+    assert!(client.get("proxy").await.unwrap_err().is_unavailable());
+    let strange = client.get("other").await.unwrap_err();
+    assert!(
+        !strange.is_unavailable() && strange.to_string().contains("is it a Forebay server?"),
+        "{strange}"
+    );
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let nobody = Client::new(url.parse().unwrap()).unwrap();
+    let error = nobody.get("x").await.unwrap_err();
+    assert!(error.is_unavailable());
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("cannot reach {url}: Connection refused")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_recorded_yet_is_asked_for_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let routes = Router::new().route(
+        "/v1/tasks/a",
+        get(async move || match counted.fetch_add(1, Ordering::SeqCst) {
+            0 => problem(StatusCode::SERVICE_UNAVAILABLE, "not_yet_recorded"),
+            1 => Json(task("a", "running")).into_response(),
+            _ => Json(task("a", "succeeded")).into_response(),
+        }),
+    );
+    let client = serve(routes).await;
+    assert_eq!(client.get("a").await.unwrap().state, "running");
+    let ended = client.wait("a", Duration::from_secs(10)).await.unwrap();
+    assert!(ended.has_succeeded());
+}
+
+#[tokio::test]
+async fn results_come_while_lines_still_go() {
+    /// Answers each line as it comes.
+    async fn batch(request: Request) -> Response {
+        assert_eq!(request.headers()["content-type"], "application/x-ndjson");
+        let lines = request
+            .into_body()
+            .into_data_stream()
+            .enumerate()
+            .map(|(index, chunk)| {
+                let id = String::from_utf8(chunk.unwrap().to_vec()).unwrap();
+                Ok::<_, std::io::Error>(format!(
+                    "{}\n",
+                    json!({"index": index, "id": id.trim(), "state": "queued"})
+                ))
+            });
+        (StatusCode::ACCEPTED, Body::from_stream(lines)).into_response()
+    }
+    let client = serve(Router::new().route("/v1/tasks/batch", post(batch))).await;
+    let (mut lines, upload) = tokio::io::duplex(64);
+    tokio::io::AsyncWriteExt::write_all(&mut lines, b"one\n")
+        .await
+        .unwrap();
+    let results = client.submit_ndjson(upload).await.unwrap();
+    futures::pin_mut!(results);
+    let first = results.next().await.unwrap().unwrap();
+    assert_eq!((first.index, first.id.as_deref()), (0, Some("one")));
+    tokio::io::AsyncWriteExt::write_all(&mut lines, b"two\n")
+        .await
+        .unwrap();
+    let second = results.next().await.unwrap().unwrap();
+    assert_eq!(second.id.as_deref(), Some("two"));
+    drop(lines);
+    assert!(results.next().await.is_none());
+}
+
+fn sse(text: &'static str) -> Response {
+    let body = Body::from_stream(stream::iter([Ok::<_, std::io::Error>(text)]));
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+#[tokio::test]
+async fn a_lost_stream_goes_on_where_it_was() {
+    async fn events(request: Request) -> Response {
+        assert_eq!(request.uri().query(), Some("queue=q"));
+        match request
+            .headers()
+            .get("last-event-id")
+            .map(|id| id.to_str().unwrap())
+        {
+            None => sse(concat!(
+                ": hello\n\n",
+                "event: state\r\nid: 1\r\ndata: {\"id\":\"a\",\"kind\":\"k\",\"queue\":\"q\",\r\n",
+                "data: \"state\":\"running\",\"attempt\":1,\"at\":\"t\"}\r\n\r\n",
+                "event: state\nid: 2\ndata: {\"cut of"
+            )),
+            Some("1") => sse(concat!(
+                "event: missed\ndata: {\"missed\":3}\n\n",
+                "event: state\nid: 3\ndata: {\"id\":\"b\",\"state\":\"failed\",\"attempt\":1,\"at\":\"t\"}\n\n"
+            )),
+            Some(other) => panic!("{other}"),
+        }
+    }
+    let client = serve(Router::new().route("/v1/events", get(events))).await;
+    let filter = EventFilter {
+        queue: Some("q".into()),
+        ..EventFilter::default()
+    };
+    let heard: Vec<Heard> = client
+        .events(filter)
+        .await
+        .unwrap()
+        .take(4)
+        .try_collect()
+        .await
+        .unwrap();
+    let Heard::Event(first) = &heard[0] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((first.id.as_str(), first.queue.as_deref()), ("a", Some("q")));
+    assert!(matches!(heard[1], Heard::Lost(_)), "{heard:?}");
+    assert_eq!(heard[2], Heard::Gap);
+    assert!(
+        matches!(&heard[3], Heard::Event(event) if event.id == "b" && event.is_final()),
+        "{heard:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_stream_of_one_task_ends_with_it() {
+    let routes = Router::new()
+        .route(
+            "/v1/tasks/a/events",
+            get(async || sse("data: {\"id\":\"a\",\"state\":\"succeeded\",\"attempt\":1,\"at\":\"t\"}\n\n")),
+        )
+        .route("/v1/tasks/over/events", get(async || StatusCode::NO_CONTENT));
+    let client = serve(routes).await;
+    for (id, count) in [("a", 1), ("over", 0)] {
+        let filter = EventFilter {
+            task: Some(id.into()),
+            ..EventFilter::default()
+        };
+        let heard: Vec<Heard> = client.events(filter).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(heard.len(), count, "{heard:?}");
+    }
+}

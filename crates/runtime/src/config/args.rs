@@ -1,0 +1,205 @@
+//! The settings, each declared once: flag, variable, default, and the line that documents it. The key in
+//! `forebay.toml` is the flag with underscores.
+
+use std::time::Duration;
+
+use clap::Args;
+use forebay_core::QueueName;
+
+use super::values::{
+    BrokerUrl, ByteSize, DatabaseUrl, List, ListenAddr, LogFormat, Role, log_filter, otlp_endpoint,
+    positive_duration, server_url,
+};
+
+/// Where tasks are stored.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseArgs {
+    /// Where tasks are stored: postgres://USER:PASSWORD@HOST/DATABASE. (SQLite is for `forebay dev`.)
+    #[arg(long, env = "FOREBAY_DATABASE_URL", value_name = "URL", required = true)]
+    pub database_url: DatabaseUrl,
+    /// Connections for claiming, recording and completing tasks.
+    #[arg(long, env = "FOREBAY_DATABASE_HOT_CONNECTIONS", value_name = "N", default_value = "8",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub database_hot_connections: u32,
+    /// Connections for everything else: reads, lists, operators' commands.
+    #[arg(long, env = "FOREBAY_DATABASE_READ_CONNECTIONS", value_name = "N", default_value = "8",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub database_read_connections: u32,
+}
+
+/// Where ready tasks wait.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Broker")]
+pub struct BrokerArgs {
+    /// Where ready tasks wait: nats://HOST:4222, or several separated by commas. (The embedded broker is for
+    /// `forebay dev`.)
+    #[arg(long, env = "FOREBAY_BROKER_URL", value_name = "URL", required = true)]
+    pub broker_url: BrokerUrl,
+    /// How much the NATS stream may hold. Past it, submissions are refused with 429 until workers catch up.
+    #[arg(
+        long,
+        env = "FOREBAY_NATS_STREAM_MAX_BYTES",
+        value_name = "SIZE",
+        default_value = "4GiB"
+    )]
+    pub nats_stream_max_bytes: ByteSize,
+    /// On how many NATS servers each message is stored: 1, 3 or 5.
+    #[arg(long, env = "FOREBAY_NATS_REPLICAS", value_name = "N", default_value = "1",
+        value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub nats_replicas: u8,
+}
+
+/// The HTTP door.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct HttpArgs {
+    /// Where the HTTP API listens. Port 0 lets the system choose one.
+    #[arg(
+        long,
+        env = "FOREBAY_HTTP_ADDR",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub http_addr: ListenAddr,
+}
+
+/// The gRPC door.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct GrpcArgs {
+    /// Where the gRPC API listens.
+    #[arg(
+        long,
+        env = "FOREBAY_GRPC_ADDR",
+        value_name = "ADDRESS",
+        default_value = ":50051"
+    )]
+    pub grpc_addr: ListenAddr,
+}
+
+/// The operator's door.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct AdminArgs {
+    /// Where /metrics, /health/live and /health/ready are served.
+    #[arg(
+        long,
+        env = "FOREBAY_ADMIN_ADDR",
+        value_name = "ADDRESS",
+        default_value = ":9464"
+    )]
+    pub admin_addr: ListenAddr,
+}
+
+/// Logs and traces.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs and traces")]
+pub struct LogArgs {
+    /// How log lines are written to standard error: text or json.
+    #[arg(
+        long,
+        env = "FOREBAY_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or directives such as info,forebay_worker=debug.
+    #[arg(long, env = "FOREBAY_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    pub log: String,
+    /// Where traces are sent: an OTLP/gRPC receiver such as http://127.0.0.1:4317. No traces unless set.
+    #[arg(long, env = "FOREBAY_OTLP_ENDPOINT", value_name = "URL", value_parser = otlp_endpoint)]
+    pub otlp_endpoint: Option<String>,
+}
+
+/// What a worker does, and how much of it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Worker")]
+pub struct WorkerArgs {
+    /// What this process does: any of recorder, executor, dispatcher, separated by commas.
+    #[arg(
+        long,
+        env = "FOREBAY_ROLES",
+        value_name = "ROLES",
+        default_value = "recorder,executor,dispatcher"
+    )]
+    pub roles: List<Role>,
+    /// Whose tasks it runs: queues, separated by commas.
+    #[arg(
+        long,
+        env = "FOREBAY_QUEUES",
+        value_name = "QUEUES",
+        default_value = "default"
+    )]
+    pub queues: List<QueueName>,
+    /// How many tasks it runs at once.
+    #[arg(long, env = "FOREBAY_CONCURRENCY", value_name = "N", default_value = "100",
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub concurrency: u32,
+    /// How long running tasks may take to end once the worker is told to stop. What is left is handed back.
+    #[arg(long, env = "FOREBAY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s",
+        value_parser = super::values::duration)]
+    pub drain_timeout: Duration,
+    /// How long a worker may be silent before its tasks are given to others. The same on all workers.
+    #[arg(long, env = "FOREBAY_LEASE", value_name = "DURATION", default_value = "30s",
+        value_parser = positive_duration)]
+    pub lease: Duration,
+    /// What the worker is called in lists and logs; the host's name unless set.
+    #[arg(long, env = "FOREBAY_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// After how many days finished tasks are forgotten; never unless set.
+    #[arg(long, env = "FOREBAY_RETENTION_DAYS", value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub retention_days: Option<u32>,
+}
+
+/// Which server the client commands talk to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Client")]
+pub struct ClientArgs {
+    /// The server's HTTP address.
+    #[arg(long, env = "FOREBAY_URL", value_name = "URL", default_value = "http://127.0.0.1:8080",
+        value_parser = server_url)]
+    pub url: url::Url,
+}
+
+/// Every setting of every command: what `forebay config` prints and docs/configuration.md lists.
+#[derive(Debug, Clone, Args)]
+#[expect(missing_docs, reason = "each is documented at its type")]
+pub struct AllArgs {
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    #[command(flatten)]
+    pub http: HttpArgs,
+    #[command(flatten)]
+    pub grpc: GrpcArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// The defaults that `forebay dev` has in place of the general ones: it is for one machine.
+pub const DEV_DEFAULTS: [(&str, &str); 3] = [
+    ("http_addr", "127.0.0.1:8080"),
+    ("grpc_addr", "127.0.0.1:50051"),
+    ("admin_addr", "127.0.0.1:9464"),
+];
+
+/// Puts [`DEV_DEFAULTS`] into a command that has these settings.
+#[must_use]
+pub fn with_dev_defaults(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let dev = DEV_DEFAULTS.iter().find(|(id, _)| arg.get_id() == *id);
+        match dev {
+            Some((_, value)) => arg.default_value(*value),
+            None => arg,
+        }
+    })
+}

@@ -1,0 +1,1 @@
+SELECT forebay_drop_partition($1::text::date)

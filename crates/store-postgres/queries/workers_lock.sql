@@ -1,0 +1,1 @@
+SELECT id FROM workers WHERE id = $1 FOR UPDATE

@@ -1,0 +1,269 @@
+//! Dispatching: what became ready is published while its row is held, then made queued. A crash between the two
+//! repeats a message and never loses one.
+
+use std::{collections::HashSet, time::Duration};
+
+use async_trait::async_trait;
+use deadpool_postgres::{Client, GenericClient};
+use forebay_core::{Lane, Ready, TaskEvent, TaskId, Timestamp};
+use forebay_store::{Dispatch, ReadySink, Republished, Result};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    PostgresStore, error,
+    hot::{Params, bounded, bounded_by, column, query},
+    values::{Instant, count, int, word},
+    workers,
+};
+
+/// How far behind the present the floor stays: the recorder may be so late with a task that was accepted before.
+const RECORDER_LAG_MAX: Duration = Duration::from_secs(60);
+
+/// How many tasks a stretch of the walk for the floor has, and how many stretches one pass goes.
+const STRETCH_TASKS: i64 = 100_000;
+const STRETCHES_MAX: usize = 20;
+
+/// How long the walk for lost messages may take: past everything that was created since the oldest task that waits.
+const WALK_TIME_MAX: Duration = Duration::from_secs(31);
+const WALK_TIME_MAX_SQL: &str = "SET LOCAL statement_timeout = '30s'";
+
+const REPUBLISHING: &str = "publish lost messages again";
+
+/// Ids of a task created at some time begin at its day, and a clock may be off; two days are on the safe side.
+const ID_SLACK_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
+
+/// A way for rows into the broker.
+struct Passage<'a> {
+    doing: &'static str,
+    /// Selects and locks what is to be published.
+    lock: &'static str,
+    params: Params<'a>,
+    /// Notes that it was.
+    confirm: &'static str,
+    /// Whether the locked rows are those of `due`.
+    from_due: bool,
+}
+
+#[async_trait]
+impl Dispatch for PostgresStore {
+    async fn dispatch_due(&self, limit: usize, sink: &dyn ReadySink) -> Result<Vec<TaskEvent>> {
+        const DOING: &str = "dispatch tasks that are due";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let passage = Passage {
+            doing: DOING,
+            lock: include_str!("../queries/due_lock.sql"),
+            params: &[&limit],
+            confirm: include_str!("../queries/due_dispatch.sql"),
+            from_due: true,
+        };
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = pass(connection.client(), &passage, sink).await;
+        connection.settle(outcome.map(|(events, _)| events))
+    }
+
+    async fn take_back(&self, lease: Duration, lost_max: u32) -> Result<Vec<TaskEvent>> {
+        const DOING: &str = "take tasks back";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(DOING, workers::take_back(connection.client(), lease, lost_max)).await;
+        connection.settle(outcome)
+    }
+
+    async fn republish_lost(
+        &self,
+        horizons: &[(Lane, Timestamp)],
+        floor: Timestamp,
+        limit: usize,
+        sink: &dyn ReadySink,
+    ) -> Result<Republished> {
+        let mut connection = self.hot.get(REPUBLISHING).await?;
+        let outcome = republish(connection.client(), horizons, floor, limit, sink).await;
+        connection.settle(outcome)
+    }
+
+    async fn watermarks(&self) -> Result<Vec<(Lane, Timestamp)>> {
+        const DOING: &str = "read the watermarks";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(DOING, workers::watermarks(connection.client())).await;
+        connection.settle(outcome)
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        const DOING: &str = "read the clock";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(DOING, now(connection.client())).await;
+        connection.settle(outcome)
+    }
+
+    async fn maintain(&self, retention: Option<Duration>) -> Result<()> {
+        self.maintain_partitions(retention).await
+    }
+}
+
+async fn now(client: &impl GenericClient) -> Result<Timestamp> {
+    let rows = query(
+        client,
+        "read the clock",
+        include_str!("../queries/clock_read.sql"),
+        &[],
+    )
+    .await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| error::corrupt("a clock without a time"))?;
+    Ok(column::<Instant>(row, "now")?.0)
+}
+
+/// Publishes what the passage selects, and confirms what the broker confirmed. Returns what it made queued, and how
+/// many rows it selected.
+async fn pass(
+    client: &mut Client,
+    passage: &Passage<'_>,
+    sink: &dyn ReadySink,
+) -> Result<(Vec<TaskEvent>, usize)> {
+    let doing = passage.doing;
+    let begin = async { client.transaction().await.map_err(|e| error::hot(doing, e)) };
+    let transaction = bounded(doing, begin).await?;
+    let select = async {
+        if !passage.from_due {
+            transaction
+                .batch_execute(WALK_TIME_MAX_SQL)
+                .await
+                .map_err(|e| error::hot(doing, e))?;
+        }
+        query(&transaction, doing, passage.lock, passage.params).await
+    };
+    let rows = bounded_by(WALK_TIME_MAX, doing, select).await?;
+    let batch: Vec<Ready> = rows.iter().map(ready).collect::<Result<_>>()?;
+    if batch.is_empty() {
+        return Ok((Vec::new(), 0));
+    }
+    let confirmed = sink.publish(&batch).await;
+    let mut sent: Vec<&Ready> = batch
+        .iter()
+        .zip(confirmed)
+        .filter(|(_, confirmed)| *confirmed)
+        .map(|(ready, _)| ready)
+        .collect();
+    sent.sort_by_key(|ready| ready.id);
+    let commit = async {
+        let events = confirm(&transaction, passage, &sent).await?;
+        transaction.commit().await.map_err(|e| error::hot(doing, e))?;
+        Ok(events)
+    };
+    Ok((bounded(doing, commit).await?, batch.len()))
+}
+
+async fn confirm(
+    client: &impl GenericClient,
+    passage: &Passage<'_>,
+    sent: &[&Ready],
+) -> Result<Vec<TaskEvent>> {
+    let ids: Vec<Uuid> = sent.iter().map(|ready| ready.id.as_uuid()).collect();
+    let fences: Vec<i32> = sent.iter().map(|ready| int(ready.fence)).collect();
+    let rows = query(client, passage.doing, passage.confirm, &[&ids, &fences]).await?;
+    let events: Vec<TaskEvent> = rows.iter().map(workers::event).collect::<Result<_>>()?;
+    if passage.from_due && events.len() < ids.len() {
+        let queued: HashSet<TaskId> = events.iter().map(|event| event.id).collect();
+        let stale: Vec<Uuid> = ids
+            .into_iter()
+            .filter(|&id| !queued.contains(&TaskId::from(id)))
+            .collect();
+        query(
+            client,
+            passage.doing,
+            include_str!("../queries/due_drop.sql"),
+            &[&stale],
+        )
+        .await?;
+    }
+    Ok(events)
+}
+
+fn ready(row: &Row) -> Result<Ready> {
+    Ok(Ready {
+        id: TaskId::from(column::<Uuid>(row, "id")?),
+        kind: word(column(row, "kind")?)?,
+        lane: Lane::new(word(column(row, "queue")?)?, word(column(row, "priority")?)?),
+        fence: count(column(row, "fence")?)?,
+    })
+}
+
+/// Looks first among what was dispatched from `due`, then among what was queued when it was accepted.
+async fn republish(
+    client: &mut Client,
+    horizons: &[(Lane, Timestamp)],
+    floor: Timestamp,
+    limit: usize,
+    sink: &dyn ReadySink,
+) -> Result<Republished> {
+    let Some(latest) = horizons.iter().map(|(_, horizon)| Instant(*horizon)).max() else {
+        return Ok(Republished { count: 0, floor });
+    };
+    let queues: Vec<&str> = horizons.iter().map(|(lane, _)| lane.queue.as_str()).collect();
+    let priorities: Vec<&str> = horizons.iter().map(|(lane, _)| lane.priority.as_str()).collect();
+    let times: Vec<Instant> = horizons.iter().map(|(_, horizon)| Instant(*horizon)).collect();
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let dispatched = Passage {
+        doing: REPUBLISHING,
+        lock: include_str!("../queries/due_lock_lost.sql"),
+        params: &[&queues, &priorities, &times, &latest, &most],
+        confirm: include_str!("../queries/due_requeue.sql"),
+        from_due: true,
+    };
+    let (events, found) = pass(client, &dispatched, sink).await?;
+    let mut count = events.len();
+    let (floor, reached) = raise_floor(client, floor, latest).await?;
+    if found < limit && reached {
+        let most = i64::try_from(limit - found).unwrap_or(i64::MAX);
+        let accepted = Passage {
+            doing: REPUBLISHING,
+            lock: include_str!("../queries/tasks_lock_lost.sql"),
+            params: &[
+                &queues,
+                &priorities,
+                &times,
+                &latest,
+                &Instant(floor),
+                &lowest_id(floor),
+                &most,
+            ],
+            confirm: include_str!("../queries/tasks_requeue.sql"),
+            from_due: false,
+        };
+        count += pass(client, &accepted, sink).await?.0.len();
+    }
+    Ok(Republished { count, floor })
+}
+
+/// Raises the floor to the oldest task that waits since it was accepted: its message, published again or not, may be
+/// lost later. With none, the floor follows the present at a distance. The second answer is `false` where the way
+/// there is too long for one pass: after a start, it is the whole history.
+async fn raise_floor(client: &Client, floor: Timestamp, latest: Instant) -> Result<(Timestamp, bool)> {
+    let present = bounded(REPUBLISHING, now(client)).await?;
+    let present = present.saturating_sub(RECORDER_LAG_MAX).unwrap_or(Timestamp::MIN);
+    let end = Instant(present.min(latest.0));
+    let mut floor = floor;
+    for _ in 0..STRETCHES_MAX {
+        let sql = include_str!("../queries/tasks_floor.sql");
+        let (from, lowest) = (Instant(floor), lowest_id(floor));
+        let params: Params<'_> = &[&from, &end, &lowest, &STRETCH_TASKS];
+        let rows = bounded(REPUBLISHING, query(client, REPUBLISHING, sql, params)).await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| error::corrupt("a walk without a result"))?;
+        if let Some(waiting) = column::<Option<Instant>>(row, "waiting")? {
+            return Ok((waiting.0, true));
+        }
+        match column::<Option<Instant>>(row, "last")? {
+            Some(last) if column::<i64>(row, "length")? == STRETCH_TASKS && last.0 > floor => floor = last.0,
+            _ => return Ok((end.0.max(floor), true)),
+        }
+    }
+    Ok((floor, false))
+}
+
+fn lowest_id(floor: Timestamp) -> Uuid {
+    let millis = u64::try_from(floor.as_millisecond()).unwrap_or(0);
+    TaskId::lower_bound(millis.saturating_sub(ID_SLACK_MS))
+}

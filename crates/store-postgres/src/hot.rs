@@ -1,0 +1,131 @@
+//! The connections of the hot statements: prepared once, bounded in time, and thrown away when in doubt.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Client, GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+};
+use forebay_store::{Result, StoreError};
+use tokio_postgres::{
+    NoTls, Row,
+    types::{FromSql, ToSql},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::{
+    connect::{CONNECT_TIME_MAX, Target},
+    error,
+};
+
+/// How long a hot statement may take here. The server ends it a little earlier, unless it hangs.
+const STATEMENT_TIME_MAX: Duration = Duration::from_millis(5_500);
+
+/// What a session of the hot statements is told. They all reach `tasks` by its key or one index, and a batch joins
+/// the few rows of an array to it: a nested loop is the right plan, whatever the statistics of a young partition say.
+pub(crate) const SESSION: &str = "-c statement_timeout=5000 -c lock_timeout=4000 \
+    -c idle_in_transaction_session_timeout=30000 -c plan_cache_mode=force_generic_plan \
+    -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off \
+    -c jit=off";
+
+/// The parameters of a statement.
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A pool of connections for hot statements.
+pub(crate) struct HotPool(Pool);
+
+/// A connection out of the pool. It goes back by [`Checkout::settle`]; dropped in the middle of something, it is
+/// closed, since nobody knows what it is at.
+pub(crate) struct Checkout {
+    object: Option<Object>,
+}
+
+impl HotPool {
+    pub(crate) fn new(target: &Target, connections: usize) -> Result<Self> {
+        // The statements have no state to reset, and transactions are rolled back by their guards or by `Checkout`.
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let config = target.hot_config()?;
+        let manager = match target.tls()? {
+            Some(tls) => Manager::from_config(config, MakeRustlsConnect::new(tls), recycling),
+            None => Manager::from_config(config, NoTls, recycling),
+        };
+        Pool::builder(manager)
+            .max_size(connections.max(1))
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_TIME_MAX))
+            .create_timeout(Some(CONNECT_TIME_MAX))
+            .recycle_timeout(Some(CONNECT_TIME_MAX))
+            .build()
+            .map(Self)
+            .map_err(|e| error::refused("set up the connections", e))
+    }
+
+    /// Waits for a connection, but not for long.
+    pub(crate) async fn get(&self, doing: &'static str) -> Result<Checkout> {
+        match self.0.get().await {
+            Ok(object) => Ok(Checkout { object: Some(object) }),
+            Err(error) => Err(error::unavailable(doing, error)),
+        }
+    }
+}
+
+impl Checkout {
+    pub(crate) fn client(&mut self) -> &mut Client {
+        self.object
+            .as_mut()
+            .expect("only settling takes it, and that consumes")
+    }
+
+    /// Gives the connection back, unless the outcome says that it may be broken.
+    pub(crate) fn settle<T>(mut self, outcome: Result<T>) -> Result<T> {
+        if !outcome.as_ref().is_err_and(StoreError::is_unavailable) {
+            drop(self.object.take());
+        }
+        outcome
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Gives up on what takes longer than a statement may: the server hangs, or the network swallows.
+pub(crate) async fn bounded<T>(doing: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    bounded_by(STATEMENT_TIME_MAX, doing, work).await
+}
+
+/// As [`bounded`], for what has a time of its own.
+pub(crate) async fn bounded_by<T>(
+    time_max: Duration,
+    doing: &'static str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(time_max, work).await {
+        Ok(outcome) => outcome,
+        Err(slow) => Err(error::unavailable(doing, slow)),
+    }
+}
+
+/// Runs a statement, prepared once on each connection.
+pub(crate) async fn query(
+    client: &impl GenericClient,
+    doing: &'static str,
+    sql: &'static str,
+    params: Params<'_>,
+) -> Result<Vec<Row>> {
+    let run = async {
+        let statement = client.prepare_cached(sql).await?;
+        client.query(&statement, params).await
+    };
+    run.await.map_err(|e| error::hot(doing, e))
+}
+
+/// A column of a row.
+pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
+    row.try_get(name).map_err(error::corrupt)
+}

@@ -1,0 +1,101 @@
+//! The schema, and the partitions of `tasks`: what is done rarely, and may take its time.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forebay_store::{Admin, Result, StoreError};
+use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgPoolOptions};
+
+use crate::{PostgresStore, connect::CONNECT_TIME_MAX, error, hot::bounded, values::duration_us};
+
+static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+/// How long maintenance waits for a lock. Whoever comes after it waits with it, so that is short: it tries again later.
+const LOCK_TIME_MAX: &str = "SET lock_timeout = '1s'";
+
+/// The version of the schema that this program was made for.
+pub(crate) fn schema_version() -> i64 {
+    MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
+}
+
+#[async_trait]
+impl Admin for PostgresStore {
+    async fn migrate(&self) -> Result<()> {
+        const DOING: &str = "migrate the schema";
+        // A pool of one, since the migrator does not take a bare connection where futures must be `Send`.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT_TIME_MAX);
+        let pool = pool.connect_lazy_with(self.unhurried.clone());
+        let outcome = MIGRATOR.run(&pool).await;
+        pool.close().await;
+        outcome.map_err(|e| match e {
+            sqlx::migrate::MigrateError::Execute(e) => error::read(DOING, e),
+            other => error::refused(DOING, other),
+        })
+    }
+
+    async fn check(&self) -> Result<()> {
+        const DOING: &str = "check the schema";
+        let found = sqlx::query_scalar::<_, i64>(include_str!("../queries/schema_version.sql"));
+        let found = found.fetch_one(&self.reads);
+        let found = bounded(DOING, async { found.await.map_err(|e| error::read(DOING, e)) }).await?;
+        let needed = schema_version();
+        // A newer schema serves older programs, too: that is a rule of the migrations.
+        match found < needed {
+            true => Err(StoreError::Schema { found, needed }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl PostgresStore {
+    /// Creates the partitions of the days to come, and drops those past the retention.
+    pub(crate) async fn maintain_partitions(&self, retention: Option<Duration>) -> Result<()> {
+        const DOING: &str = "maintain the partitions";
+        let failed = |e| error::read(DOING, e);
+        let mut connection = self.unhurried_connection(DOING).await?;
+        sqlx::query(LOCK_TIME_MAX)
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        let create = sqlx::query(include_str!("../queries/partitions_create.sql"));
+        create.execute(&mut connection).await.map_err(failed)?;
+        if let Some(retention) = retention {
+            drop_expired(&mut connection, duration_us(retention))
+                .await
+                .map_err(failed)?;
+        }
+        connection.close().await.map_err(failed)
+    }
+
+    async fn unhurried_connection(&self, doing: &'static str) -> Result<PgConnection> {
+        let connect = PgConnection::connect_with(&self.unhurried);
+        match tokio::time::timeout(CONNECT_TIME_MAX, connect).await {
+            Ok(connection) => connection.map_err(|e| error::read(doing, e)),
+            Err(slow) => Err(error::unavailable(doing, slow)),
+        }
+    }
+}
+
+/// Day by day, each in a transaction of its own, so that no lock is held for long.
+async fn drop_expired(
+    connection: &mut PgConnection,
+    retention_us: i64,
+) -> std::result::Result<(), sqlx::Error> {
+    let days: Vec<String> = sqlx::query_scalar(include_str!("../queries/partitions_expired.sql"))
+        .bind(retention_us)
+        .fetch_all(&mut *connection)
+        .await?;
+    for day in days {
+        let drop = sqlx::query(include_str!("../queries/partitions_drop.sql")).bind(day);
+        drop.execute(&mut *connection).await?;
+    }
+    let stray = sqlx::query(include_str!("../queries/tasks_drop_stray.sql")).bind(retention_us);
+    stray.execute(&mut *connection).await?;
+    Ok(())
+}

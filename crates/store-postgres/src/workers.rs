@@ -1,0 +1,173 @@
+//! The life of workers: while one is heard of, its tasks are its own; afterwards they are taken back.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Transaction};
+use forebay_core::{Lane, TaskEvent, TaskId, Timestamp, WorkerId, from_unix_micros, sanitize_text};
+use forebay_store::{Heartbeat, HeartbeatReply, Result, StoreError};
+use serde_json::{Map, Value, json};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    error,
+    hot::{column, query},
+    values::{Instant, count, duration_us, int, word},
+};
+
+/// What a heartbeat says, as the statements take it.
+struct Said<'a> {
+    id: Uuid,
+    name: String,
+    queues: Vec<&'a str>,
+    slots: i32,
+    busy: Value,
+    draining: bool,
+    watermarks: Value,
+}
+
+impl<'a> Said<'a> {
+    fn of(beat: &'a Heartbeat) -> Self {
+        let worker = &beat.worker;
+        let busy = worker
+            .busy
+            .iter()
+            .map(|(queue, tasks)| json!([queue.as_str(), tasks]))
+            .collect();
+        let watermarks: Map<String, Value> = beat
+            .watermarks
+            .iter()
+            .map(|(lane, newest)| (lane.to_string(), newest.as_microsecond().into()))
+            .collect();
+        Self {
+            id: worker.id.as_uuid(),
+            name: sanitize_text(&worker.name),
+            queues: worker.queues.iter().map(|queue| queue.as_str()).collect(),
+            slots: int(worker.slots),
+            busy: Value::Array(busy),
+            draining: worker.draining,
+            watermarks: Value::Object(watermarks),
+        }
+    }
+}
+
+pub(crate) async fn register(client: &Client, beat: &Heartbeat) -> Result<()> {
+    let said = Said::of(beat);
+    let started_at = Instant(beat.worker.started_at);
+    query(
+        client,
+        "register a worker",
+        include_str!("../queries/workers_register.sql"),
+        &[
+            &said.id,
+            &said.name,
+            &said.queues,
+            &said.slots,
+            &said.busy,
+            &said.draining,
+            &started_at,
+            &said.watermarks,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn heartbeat(client: &Client, beat: &Heartbeat) -> Result<HeartbeatReply> {
+    let said = Said::of(beat);
+    let rows = query(
+        client,
+        "renew a worker",
+        include_str!("../queries/workers_heartbeat.sql"),
+        &[
+            &said.id,
+            &said.name,
+            &said.queues,
+            &said.slots,
+            &said.busy,
+            &said.draining,
+            &said.watermarks,
+        ],
+    )
+    .await?;
+    let alive = rows.first().ok_or(StoreError::WorkerGone)?;
+    let cancel: Vec<Uuid> = column(alive, "cancel")?;
+    Ok(HeartbeatReply {
+        cancel: cancel.into_iter().map(TaskId::from).collect(),
+    })
+}
+
+/// Hands back what a worker that stops still holds.
+pub(crate) async fn deregister(client: &mut Client, worker: WorkerId) -> Result<()> {
+    const DOING: &str = "forget a worker";
+    let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
+    let sql = include_str!("../queries/workers_lock.sql");
+    if !query(&transaction, DOING, sql, &[&worker.as_uuid()])
+        .await?
+        .is_empty()
+    {
+        release(&transaction, DOING, &[worker.as_uuid()], None).await?;
+    }
+    transaction.commit().await.map_err(|e| error::hot(DOING, e))
+}
+
+/// Takes back what the workers hold that were not heard of within the lease.
+pub(crate) async fn take_back(client: &mut Client, lease: Duration, lost_max: u32) -> Result<Vec<TaskEvent>> {
+    const DOING: &str = "take tasks back";
+    let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
+    let sql = include_str!("../queries/workers_lock_dead.sql");
+    let rows = query(&transaction, DOING, sql, &[&duration_us(lease)]).await?;
+    let dead: Vec<Uuid> = rows.iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
+    let events = match dead.is_empty() {
+        true => Vec::new(),
+        false => release(&transaction, DOING, &dead, Some(lost_max)).await?,
+    };
+    transaction.commit().await.map_err(|e| error::hot(DOING, e))?;
+    Ok(events)
+}
+
+/// Takes from workers, whose rows are locked, what runs under them, and forgets them. `lost_max` is given where they
+/// died. A statement of its own, so that it sees the claims that were committed before the lock was got.
+async fn release(
+    transaction: &Transaction<'_>,
+    doing: &'static str,
+    workers: &[Uuid],
+    lost_max: Option<u32>,
+) -> Result<Vec<TaskEvent>> {
+    let sql = include_str!("../queries/workers_release.sql");
+    let (died, lost_max) = (lost_max.is_some(), int(lost_max.unwrap_or(u32::MAX)));
+    let rows = query(transaction, doing, sql, &[&workers, &died, &lost_max]).await?;
+    query(
+        transaction,
+        doing,
+        include_str!("../queries/workers_forget.sql"),
+        &[&workers],
+    )
+    .await?;
+    rows.iter().map(event).collect()
+}
+
+/// A row that says what became of a task.
+pub(crate) fn event(row: &Row) -> Result<TaskEvent> {
+    Ok(TaskEvent {
+        id: TaskId::from(column::<Uuid>(row, "id")?),
+        kind: word(column(row, "kind")?)?,
+        queue: word(column(row, "queue")?)?,
+        state: word(column(row, "state")?)?,
+        attempt: count(column(row, "attempt")?)?,
+        at: column::<Instant>(row, "at")?.0,
+    })
+}
+
+pub(crate) async fn watermarks(client: &Client) -> Result<Vec<(Lane, Timestamp)>> {
+    let sql = include_str!("../queries/workers_watermarks.sql");
+    let rows = query(client, "read the watermarks", sql, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok((
+                word(column(row, "lane")?)?,
+                from_unix_micros(column(row, "newest")?),
+            ))
+        })
+        .collect()
+}

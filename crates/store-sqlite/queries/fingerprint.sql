@@ -1,0 +1,1 @@
+SELECT fingerprint FROM tasks WHERE id = ?1

@@ -1,0 +1,1 @@
+DELETE FROM rejects WHERE seq <= (SELECT max(seq) FROM rejects) - ?1

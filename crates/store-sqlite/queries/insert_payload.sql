@@ -1,0 +1,1 @@
+INSERT INTO payloads (seq, payload) VALUES (?1, ?2)

@@ -1,0 +1,4 @@
+-- Lifecycle::retry.
+UPDATE tasks
+SET state = 'retrying', run_at = ?2, attempt = 0, lost = 0, cancel_requested = 0, finished_at = NULL
+WHERE id = ?1 AND state IN ('failed', 'cancelled', 'expired')

@@ -1,0 +1,1 @@
+SELECT watermarks FROM workers

@@ -1,0 +1,150 @@
+//! Reading tasks, lists and queues.
+
+use async_trait::async_trait;
+use forebay_core::{State, Task, TaskId, WorkerInfo};
+use forebay_store::{Page, PageToken, QueueCounts, Read, Result, TaskFilter};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+use crate::{
+    SqliteStore,
+    backlog::count,
+    error::failed,
+    row::{Fields, micros_of},
+    workers,
+};
+
+const ONE_TASK: &str = concat!(include_str!("../queries/task.sql"), "t.id = ?1");
+const TASKS: &str = include_str!("../queries/task.sql");
+const QUEUES: &str = include_str!("../queries/queues.sql");
+
+#[async_trait]
+impl Read for SqliteStore {
+    async fn get(&self, id: TaskId) -> Result<Option<Task>> {
+        get(&mut *self.reader("read a task").await?, id).await
+    }
+
+    async fn list(&self, filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Result<Page> {
+        const DOING: &str = "list tasks";
+        let mut query = listing(filter, page_size, page);
+        let rows = query
+            .build()
+            .fetch_all(&mut *self.reader(DOING).await?)
+            .await
+            .map_err(failed(DOING))?;
+        let is_last = rows.len() <= page_size;
+        let tasks = rows
+            .iter()
+            .take(page_size)
+            .map(|row| Fields(row).task())
+            .collect::<Result<Vec<Task>>>()?;
+        let next = tasks.last().filter(|_| !is_last).map(|task| PageToken {
+            created_at: task.created_at,
+            id: task.id,
+        });
+        Ok(Page { tasks, next })
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueCounts>> {
+        const DOING: &str = "list the queues";
+        let mut reader = self.reader(DOING).await?;
+        let running = workers::busy(&mut reader).await?;
+        let rows = sqlx::query(QUEUES)
+            .fetch_all(&mut *reader)
+            .await
+            .map_err(failed(DOING))?;
+        rows.iter()
+            .map(|row| {
+                let name = Fields(row).text("name")?;
+                Ok(QueueCounts {
+                    running: running.get(&name).copied().unwrap_or(0),
+                    scheduled: count(row, "scheduled")?,
+                    name,
+                })
+            })
+            .collect()
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerInfo>> {
+        workers::workers(self).await
+    }
+}
+
+/// Reads a task, or that of its key's window before.
+pub(crate) async fn get(reader: &mut SqliteConnection, id: TaskId) -> Result<Option<Task>> {
+    for id in std::iter::once(id).chain(id.previous_window()) {
+        let row = sqlx::query(ONE_TASK)
+            .bind(id.as_uuid())
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(failed("read a task"))?;
+        if let Some(row) = row {
+            return Fields(&row).task().map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The states as conditions: literals, since a partial index is not used for a parameter.
+fn in_state(state: State) -> &'static str {
+    match state {
+        State::Scheduled => "t.state = 'scheduled' AND t.state IN ('scheduled', 'retrying')",
+        State::Blocked => "t.state = 'blocked'",
+        State::Throttled => "t.state = 'throttled'",
+        State::Queued => "t.state = 'queued'",
+        State::Running => "t.state = 'running'",
+        State::Retrying => "t.state = 'retrying' AND t.state IN ('scheduled', 'retrying')",
+        State::Succeeded => "t.state = 'succeeded'",
+        State::Failed => "t.state = 'failed' AND t.state IN ('failed', 'cancelled', 'expired')",
+        State::Cancelled => "t.state = 'cancelled' AND t.state IN ('failed', 'cancelled', 'expired')",
+        State::Expired => "t.state = 'expired' AND t.state IN ('failed', 'cancelled', 'expired')",
+    }
+}
+
+/// One more than a page is asked for, to know whether there is another.
+pub(crate) fn listing(
+    filter: &TaskFilter,
+    page_size: usize,
+    page: Option<PageToken>,
+) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(TASKS);
+    let mut all = query.separated(" AND ");
+    all.push("TRUE");
+    if let Some(page) = page {
+        all.push("(t.created_at, t.id) < (");
+        all.push_bind_unseparated(micros_of(page.created_at));
+        all.push_unseparated(", ");
+        all.push_bind_unseparated(page.id.as_uuid());
+        all.push_unseparated(")");
+    }
+    if let Some(state) = filter.state {
+        all.push(in_state(state));
+    }
+    if let Some(project) = &filter.project {
+        all.push("t.project = ")
+            .push_bind_unseparated(project.to_string());
+    }
+    if let Some(queue) = &filter.queue {
+        all.push("t.queue = ").push_bind_unseparated(queue.to_string());
+    }
+    if let Some(kind) = &filter.kind {
+        all.push("t.kind = ").push_bind_unseparated(kind.to_string());
+    }
+    if let Some(tag) = &filter.tag {
+        all.push("EXISTS (SELECT 1 FROM json_each(t.tags) AS tag WHERE tag.value = ");
+        all.push_bind_unseparated(tag.clone());
+        all.push_unseparated(")");
+    }
+    if let Some(after) = filter.created_after {
+        all.push("t.created_at > ")
+            .push_bind_unseparated(micros_of(after));
+    }
+    if let Some(before) = filter.created_before {
+        all.push("t.created_at < ")
+            .push_bind_unseparated(micros_of(before));
+    }
+    let limit = i64::try_from(page_size).unwrap_or(i64::MAX).saturating_add(1);
+    query
+        .push(" ORDER BY t.created_at DESC, t.id DESC LIMIT ")
+        .push_bind(limit);
+    query
+}

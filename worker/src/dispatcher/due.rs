@@ -1,0 +1,64 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{anyhow, bail};
+use async_trait::async_trait;
+
+use super::{Chore, sight::Sight, sink::Sink};
+use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
+
+/// How many tasks are made ready together.
+const BATCH_MAX: usize = 500;
+
+/// Makes ready what became due.
+pub(super) struct Due {
+    shared: Arc<Shared>,
+    sight: Arc<Sight>,
+}
+
+impl Due {
+    pub(super) fn new(shared: Arc<Shared>, sight: Arc<Sight>) -> Self {
+        Self { shared, sight }
+    }
+}
+
+#[async_trait]
+impl Chore for Due {
+    fn name(&self) -> &'static str {
+        "due"
+    }
+
+    fn interval(&self) -> Duration {
+        self.shared.options.dispatcher.due_interval
+    }
+
+    async fn pass(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let sink = Sink::new(&self.shared);
+        let dispatched = self.shared.store.dispatch_due(BATCH_MAX, &sink);
+        let events = match within(STORE_CALL_MAX, "dispatch what is due", dispatched).await {
+            Ok(events) => events,
+            Err(error) => {
+                self.sight.lost();
+                return Err(anyhow!(chain(&error)));
+            }
+        };
+        self.sight.seen();
+        let count = events.len();
+        if count > 0 {
+            self.shared.metrics.persisted("dispatch", began.elapsed());
+        }
+        self.shared.tell(events);
+        if let (_, Some(problem)) = sink.into_notes() {
+            bail!("what is due could not be published: {problem}");
+        }
+        // A full batch: there is more.
+        Ok(if count < BATCH_MAX {
+            self.interval()
+        } else {
+            Duration::ZERO
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! One attempt at a task: runs its handler under a timeout, and decides what becomes of the task.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use forebay_core::{ClaimId, Decision, Json, Outcome, RUN_AT_AHEAD_MAX, WorkerId, sanitize_text};
+use forebay_runtime::supervise::random_unit;
+use forebay_store::{Claimed, Completion};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span, warn};
+
+use super::{completer::Finished, slots::Taken, trace};
+use crate::{
+    handlers::{
+        Execution, HandlerError, HandlerResult, LogTail, RESULT_BYTES_MAX, Registered, Stop, StopReason,
+    },
+    shared::Shared,
+};
+
+/// No attempt takes longer, whatever its handler's settings say: about a year.
+const TIMEOUT_MAX: Duration = RUN_AT_AHEAD_MAX;
+
+/// How long a handler that was dropped may take to run its destructors.
+const DROP_MAX: Duration = Duration::from_secs(1);
+
+/// A task that was claimed, with all it takes to run it.
+pub(super) struct Attempt {
+    pub(super) claimed: Claimed,
+    pub(super) registered: Arc<Registered>,
+    pub(super) stop: Stop,
+    pub(super) slot: Taken,
+    pub(super) claim: ClaimId,
+    pub(super) worker: WorkerId,
+}
+
+/// How the handler's part of it ended.
+enum End {
+    Returned(HandlerResult),
+    Panicked(String),
+    Stopped(StopReason),
+}
+
+/// What is written of it.
+struct Verdict {
+    outcome: Outcome,
+    decision: Decision,
+    result: Option<Json>,
+    error: Option<String>,
+}
+
+/// Runs one attempt and hands in its outcome.
+pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::Sender<Finished>) {
+    let log = LogTail::new();
+    let began = Instant::now();
+    let end = execute(&shared, &attempt, &log).await;
+    let verdict = judge(&attempt, end);
+    let Attempt {
+        claimed,
+        slot,
+        claim,
+        worker,
+        ..
+    } = attempt;
+    shared.metrics.task_finished(
+        &claimed.lane.queue,
+        claimed.kind.as_str(),
+        verdict.outcome,
+        began.elapsed(),
+    );
+    let completion = Completion {
+        id: claimed.id,
+        fence: claimed.fence,
+        attempt: claimed.attempt,
+        outcome: verdict.outcome,
+        decision: verdict.decision,
+        result: verdict.result,
+        error: verdict.error.as_deref().map(sanitize_text),
+        log: log.text().as_deref().map(sanitize_text),
+    };
+    let outcome = Finished {
+        completion,
+        kind: claimed.kind,
+        queue: claimed.lane.queue,
+        claim,
+        worker,
+        slot,
+    };
+    // The completer outlives all attempts, unless the worker was dropped.
+    let _ = finished.send(outcome).await;
+}
+
+async fn execute(shared: &Shared, attempt: &Attempt, log: &LogTail) -> End {
+    let _permit = match permit(attempt).await {
+        Ok(permit) => permit,
+        Err(reason) => return End::Stopped(reason),
+    };
+    let claimed = &attempt.claimed;
+    let waited = shared.clock.now().duration_since(claimed.queued_at);
+    let waited = Duration::try_from(waited).unwrap_or_default();
+    shared
+        .metrics
+        .task_started(&claimed.lane.queue, claimed.kind.as_str(), waited);
+    let span = trace::span(claimed);
+    let deadline = Instant::now() + claimed.timeout.min(TIMEOUT_MAX);
+    let handler = start(attempt, execution(attempt, deadline, log, &span), span);
+    watch(handler, attempt, deadline, shared.options.handler_grace).await
+}
+
+/// Where the handler has a bound of its own, waits for its turn.
+async fn permit(attempt: &Attempt) -> Result<Option<OwnedSemaphorePermit>, StopReason> {
+    if let Some(reason) = attempt.stop.reason() {
+        return Err(reason);
+    }
+    let Some(permits) = &attempt.registered.permits else {
+        return Ok(None);
+    };
+    tokio::select! {
+        reason = attempt.stop.cancelled() => Err(reason),
+        // Nobody closes it.
+        permit = Arc::clone(permits).acquire_owned() => Ok(permit.ok()),
+    }
+}
+
+fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -> Execution {
+    let claimed = &attempt.claimed;
+    Execution {
+        id: claimed.id,
+        kind: claimed.kind.clone(),
+        queue: claimed.lane.queue.clone(),
+        project: claimed.project.clone(),
+        attempt: claimed.attempt,
+        max_attempts: claimed.max_attempts,
+        payload: claimed.payload.clone(),
+        traceparent: trace::inside(span).or_else(|| claimed.traceparent.clone()),
+        timeout: claimed.timeout,
+        deadline,
+        stop: attempt.stop.clone(),
+        log: log.clone(),
+    }
+}
+
+/// On a task of its own, so that a handler that blocks its thread can't keep us from watching it.
+fn start(attempt: &Attempt, execution: Execution, span: Span) -> AbortOnDropHandle<HandlerResult> {
+    let handler = Arc::clone(&attempt.registered.handler);
+    let run = async move { handler.run(execution).await };
+    AbortOnDropHandle::new(tokio::spawn(run.instrument(span)))
+}
+
+/// Waits for the handler. Where it should end early, it is told, and after the grace it is dropped.
+async fn watch(
+    mut handler: AbortOnDropHandle<HandlerResult>,
+    attempt: &Attempt,
+    deadline: Instant,
+    grace: Duration,
+) -> End {
+    let reason = tokio::select! {
+        biased;
+        ended = &mut handler => return returned(ended),
+        reason = attempt.stop.cancelled() => reason,
+        () = tokio::time::sleep_until(deadline) => {
+            attempt.stop.ask(StopReason::TimedOut);
+            StopReason::TimedOut
+        }
+    };
+    if let Ok(ended) = timeout(grace, &mut handler).await {
+        // What it did, it did; anything else it says now is about being stopped.
+        return match returned(ended) {
+            success @ End::Returned(Ok(_)) => success,
+            _ => End::Stopped(reason),
+        };
+    }
+    handler.abort();
+    if timeout(DROP_MAX, &mut handler).await.is_err() {
+        let Claimed { id, kind, .. } = &attempt.claimed;
+        warn!(task = %id, %kind, "the handler blocks its thread and cannot be ended");
+    }
+    End::Stopped(reason)
+}
+
+fn returned(ended: Result<HandlerResult, tokio::task::JoinError>) -> End {
+    match ended.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(result) => End::Returned(result),
+        Err(Ok(panic)) => End::Panicked(panic_message(panic.as_ref())),
+        // Only the runtime's end aborts it before we do.
+        Err(Err(_)) => End::Stopped(StopReason::Shutdown),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", text.unwrap_or("it does not say why"))
+}
+
+fn judge(attempt: &Attempt, end: End) -> Verdict {
+    match end {
+        End::Returned(Ok(result)) => succeeded(result),
+        End::Returned(Err(HandlerError::Permanent { message })) => failed(message),
+        End::Returned(Err(HandlerError::Retryable { message })) | End::Panicked(message) => {
+            retried(attempt, Outcome::Failed, message, None)
+        }
+        End::Returned(Err(HandlerError::RetryAfter { message, delay })) => {
+            retried(attempt, Outcome::Failed, message, Some(delay))
+        }
+        End::Returned(Err(HandlerError::Snooze { delay })) => handed_back(Outcome::Snoozed, delay, None),
+        End::Stopped(StopReason::TimedOut) => {
+            let seconds = attempt.claimed.timeout.as_secs_f64();
+            let message = format!("the attempt took longer than its timeout of {seconds} s");
+            retried(attempt, Outcome::TimedOut, message, None)
+        }
+        End::Stopped(StopReason::Cancelled) => Verdict {
+            outcome: Outcome::Cancelled,
+            decision: Decision::Cancel,
+            result: None,
+            error: Some("the task was cancelled while it ran".to_owned()),
+        },
+        End::Stopped(StopReason::Shutdown) => {
+            let message = "the worker was shut down before the attempt ended".to_owned();
+            handed_back(Outcome::Interrupted, Duration::ZERO, Some(message))
+        }
+    }
+}
+
+fn succeeded(result: Json) -> Verdict {
+    let bytes = result.as_bytes().len();
+    if bytes > RESULT_BYTES_MAX {
+        return failed(format!(
+            "the result has {bytes} bytes, and the most that is kept is {RESULT_BYTES_MAX}"
+        ));
+    }
+    Verdict {
+        outcome: Outcome::Succeeded,
+        decision: Decision::Succeed,
+        result: Some(result),
+        error: None,
+    }
+}
+
+fn failed(message: String) -> Verdict {
+    Verdict {
+        outcome: Outcome::Failed,
+        decision: Decision::Fail,
+        result: None,
+        error: Some(message),
+    }
+}
+
+/// Another attempt, where there is one left.
+fn retried(attempt: &Attempt, outcome: Outcome, message: String, delay: Option<Duration>) -> Verdict {
+    let Claimed {
+        attempt: number,
+        max_attempts,
+        ..
+    } = attempt.claimed;
+    let decision = if number >= max_attempts {
+        Decision::Fail
+    } else {
+        let policy = &attempt.registered.settings.retry;
+        let delay = delay.unwrap_or_else(|| policy.delay(number, random_unit()));
+        Decision::Retry {
+            delay: delay.min(RUN_AT_AHEAD_MAX),
+        }
+    };
+    Verdict {
+        outcome,
+        decision,
+        result: None,
+        error: Some(message),
+    }
+}
+
+fn handed_back(outcome: Outcome, delay: Duration, message: Option<String>) -> Verdict {
+    Verdict {
+        outcome,
+        decision: Decision::HandBack {
+            delay: delay.min(RUN_AT_AHEAD_MAX),
+        },
+        result: None,
+        error: message,
+    }
+}

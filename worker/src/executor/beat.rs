@@ -1,0 +1,167 @@
+//! Keeps the worker alive in the eyes of the store, and hears what it should cancel.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use forebay_core::{Lane, Signal, Timestamp, WorkerId, WorkerInfo};
+use forebay_runtime::{
+    health::Reporter,
+    supervise::{Backoff, random_bytes},
+};
+use forebay_store::{Heartbeat, StoreError};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{life::Life, running::Running, slots::Slots};
+use crate::shared::{BROKER_CALL_MAX, Shared, chain, within};
+
+/// For each lane, the publishing time of the newest message whose claim was answered.
+#[derive(Debug, Default)]
+pub(super) struct Watermarks {
+    newest: Mutex<BTreeMap<Lane, Timestamp>>,
+}
+
+impl Watermarks {
+    pub(super) fn raise(&self, lane: &Lane, published_at: Timestamp) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        match newest.get_mut(lane) {
+            Some(known) => *known = published_at.max(*known),
+            None => {
+                newest.insert(lane.clone(), published_at);
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<(Lane, Timestamp)> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.iter().map(|(lane, at)| (lane.clone(), *at)).collect()
+    }
+}
+
+pub(super) struct Beat {
+    pub(super) shared: Arc<Shared>,
+    pub(super) life: Arc<Life>,
+    pub(super) running: Arc<Running>,
+    pub(super) watermarks: Arc<Watermarks>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) draining: Arc<AtomicBool>,
+    pub(super) started_at: Timestamp,
+    pub(super) reporter: Reporter,
+}
+
+impl Beat {
+    /// Registers, then beats until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.beat_forever()).await;
+        self.reporter.retire();
+    }
+
+    async fn beat_forever(&self) {
+        let interval = self.shared.options.heartbeat_interval();
+        let mut backoff = Backoff::default();
+        let mut heard = Instant::now();
+        loop {
+            let wait = match self.beat().await {
+                Ok(()) => {
+                    heard = Instant::now();
+                    backoff = Backoff::default();
+                    self.reporter.ok();
+                    interval
+                }
+                Err(error) => {
+                    let silent = heard.elapsed();
+                    debug!(error = chain(&error), ?silent, "a heartbeat failed");
+                    if silent > self.shared.options.lease {
+                        self.reporter
+                            .failing(format_args!("no heartbeat for {:.0} s", silent.as_secs_f64()));
+                    }
+                    backoff.next().min(interval)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.life.questioned() => {}
+            }
+        }
+    }
+
+    /// One heartbeat, or the registration of a new life.
+    async fn beat(&self) -> forebay_store::Result<()> {
+        let limit = (self.shared.options.lease / 2).max(Duration::from_millis(100));
+        let Some(id) = self.life.id() else {
+            let id = WorkerId::new(self.shared.clock.now(), &random_bytes());
+            let beat = self.heartbeat(id);
+            within(limit, "register the worker", self.shared.store.register(&beat)).await?;
+            info!(worker = %id, "registered");
+            self.life.set(Some(id));
+            return Ok(());
+        };
+        let beat = self.heartbeat(id);
+        match within(
+            limit,
+            "renew the worker's life",
+            self.shared.store.heartbeat(&beat),
+        )
+        .await
+        {
+            Ok(reply) => {
+                self.running.cancel(&reply.cancel);
+                Ok(())
+            }
+            Err(StoreError::WorkerGone) => {
+                warn!(worker = %id, "declared dead: what runs is abandoned, and a new life begins");
+                // In this order: nothing is completed in the name of the old life from now on.
+                self.life.set(None);
+                self.running.stop_all();
+                self.life.question();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn heartbeat(&self, id: WorkerId) -> Heartbeat {
+        let options = &self.shared.options;
+        Heartbeat {
+            worker: WorkerInfo {
+                id,
+                name: options.name.clone(),
+                queues: options.distinct_queues().into_iter().collect(),
+                slots: u32::try_from(self.slots.total()).unwrap_or(u32::MAX),
+                busy: self.running.busy(),
+                draining: self.draining.load(Ordering::Acquire),
+                started_at: self.started_at,
+                heartbeat_at: self.shared.clock.now(),
+            },
+            watermarks: self.watermarks.all(),
+        }
+    }
+}
+
+/// Obeys cancellations as soon as they are broadcast. Those that are missed come with a heartbeat.
+pub(super) async fn obey_signals(shared: Arc<Shared>, running: Arc<Running>) {
+    let mut backoff = Backoff::default();
+    loop {
+        match tokio::time::timeout(BROKER_CALL_MAX, shared.broker.signals()).await {
+            Ok(Ok(mut signals)) => {
+                backoff = Backoff::default();
+                while let Some(signal) = signals.next().await {
+                    if let Signal::Cancel(ids) = signal {
+                        running.cancel(&ids);
+                    }
+                }
+            }
+            Ok(Err(error)) => debug!(error = chain(&error), "listening for signals failed"),
+            Err(_) => debug!("the broker does not answer to listening for signals"),
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}

@@ -1,0 +1,111 @@
+//! The end of an executor: takes nothing new, lets what runs finish, and hands the rest back.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use forebay_core::WorkerId;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{COMPLETER, Executor, intake::Pulled, unpanicked};
+use crate::{
+    shared::{BROKER_CALL_MAX, Shared, chain, within},
+    subscribe::Receipts,
+};
+
+/// How long the handlers' ends may take beyond their grace.
+const ENDS_MAX: Duration = Duration::from_secs(2);
+
+impl Executor {
+    /// Ends in good order. The heartbeat goes on until the end, so nothing is taken from us meanwhile.
+    pub(super) async fn drain(mut self) -> anyhow::Result<()> {
+        self.draining.store(true, Ordering::Release);
+        self.life.question();
+        self.hand_back_waiting();
+        let parked = self.parked.take_all();
+        self.answer(Receipts::default(), parked);
+        info!(running = self.attempts.len(), "draining");
+        let options = self.shared.options.clone();
+        if timeout(options.drain_timeout, self.settle()).await.is_err() {
+            info!(
+                running = self.attempts.len(),
+                "the time to drain is over, the rest is interrupted"
+            );
+            self.running.stop_all();
+            let ends = options.handler_grace + ENDS_MAX;
+            if timeout(ends, self.settle()).await.is_err() {
+                warn!(running = self.attempts.len(), "some tasks could not be ended");
+            }
+        }
+        self.intake.retire();
+        self.finish(options.flush_timeout).await
+    }
+
+    /// Until nothing is under way. What is claimed now is handed back without being run.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        loop {
+            let received = self.intake.is_idle() && self.claims.is_empty();
+            if received && self.attempts.is_empty() && self.chores.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(pulled) = self.intake.next() => self.refuse(pulled),
+                Some(answer) = self.claims.join_next() => self.begin(unpanicked(answer)?),
+                Some(ended) = self.attempts.join_next() => unpanicked(ended)?,
+                Some(done) = self.chores.join_next() => unpanicked(done)?,
+            }
+        }
+    }
+
+    fn refuse(&mut self, pulled: Option<Pulled>) {
+        let Some(Pulled { deliveries, acks }) = pulled else {
+            return;
+        };
+        let mut back = Receipts::default();
+        for (delivery, _) in deliveries {
+            back.add(&acks, delivery.token);
+        }
+        self.answer(Receipts::default(), back);
+    }
+
+    /// Stores the last outcomes, then says good-bye.
+    async fn finish(self, flush_timeout: Duration) -> anyhow::Result<()> {
+        let Self {
+            shared,
+            life,
+            rest,
+            mut parts,
+            finished,
+            claims,
+            attempts,
+            ..
+        } = self;
+        drop((finished, claims, attempts));
+        let flushed = async {
+            while let Some(part) = parts.join_next().await {
+                if unpanicked(part)? == COMPLETER {
+                    break;
+                }
+            }
+            anyhow::Ok(())
+        };
+        match timeout(flush_timeout, flushed).await {
+            Ok(flushed) => flushed?,
+            Err(_) => warn!("the last outcomes could not be stored: their tasks are started again elsewhere"),
+        }
+        rest.cancel();
+        if let Some(worker) = life.id() {
+            deregister(&shared, worker).await;
+        }
+        Ok(())
+    }
+}
+
+async fn deregister(shared: &Shared, worker: WorkerId) {
+    let said = shared.store.deregister(worker);
+    match within(BROKER_CALL_MAX, "forget the worker", said).await {
+        Ok(()) => info!(%worker, "deregistered"),
+        Err(error) => {
+            warn!(%worker, error = chain(&error), "the worker could not be deregistered, its lease runs out");
+        }
+    }
+}

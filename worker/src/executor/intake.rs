@@ -1,0 +1,222 @@
+//! Receives from the lanes: no more than there are slots for, the more urgent lanes first.
+//!
+//! A lane is *wet* when its last round filled all that was asked for, so that there is probably more; else it is
+//! *dry*. A dry lane is asked for a few messages and waits for them as long as it likes. A wet lane is asked for as
+//! much as there is room for; that room is set aside for it, so the answer must come soon. While a wet lane is being
+//! asked, no less urgent one is, except that every [`FAIR_TURN`]th turn belongs to the lane that had to wait longest:
+//! at least one slot is set aside for it, too.
+
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+use forebay_broker::{Acknowledge, Delivery, Source};
+use forebay_core::Lane;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::slots::{Slots, Taken};
+use crate::{
+    shared::Shared,
+    subscribe::{Reader, Received},
+};
+
+/// Every so manieth turn is given to the lane that had to wait longest, so that none starves.
+const FAIR_TURN: u64 = 8;
+/// How long a wet lane may wait for a message while room is set aside for it.
+const WET_WAIT: Duration = Duration::from_millis(25);
+/// The most that is asked for at once.
+const ROUND_MAX: usize = 500;
+
+struct LaneState {
+    lane: Lane,
+    /// Absent while a round is under way.
+    reader: Option<Reader>,
+    /// Whether its last round filled what was asked for.
+    wet: bool,
+    /// The turn in which it was asked last.
+    asked_in_turn: u64,
+}
+
+/// What one round of one lane brought.
+pub(super) struct Pulled {
+    /// With a slot for each; the last may have none.
+    pub(super) deliveries: Vec<(Delivery, Option<Taken>)>,
+    pub(super) acks: Arc<dyn Acknowledge>,
+}
+
+struct Round {
+    index: usize,
+    asked: usize,
+    reserved: Taken,
+    reader: Reader,
+    received: Option<Received>,
+}
+
+pub(super) struct Intake {
+    lanes: Vec<LaneState>,
+    slots: Arc<Slots>,
+    rounds: JoinSet<Round>,
+    turn: u64,
+    wait: Duration,
+}
+
+impl Intake {
+    pub(super) fn new(shared: &Shared, slots: Arc<Slots>, stop: &CancellationToken) -> Self {
+        let options = &shared.options.intake;
+        let mut lanes: Vec<Lane> = shared
+            .options
+            .distinct_queues()
+            .iter()
+            .flat_map(Lane::all_of)
+            .collect();
+        lanes.sort_by_key(|lane| lane.priority);
+        let lanes = lanes.into_iter().map(|lane| {
+            let reporter = shared
+                .health
+                .component(&format!("lane {lane}"), options.health_ttl);
+            let reader = Reader::new(
+                Arc::clone(&shared.broker),
+                Source::Lane(lane.clone()),
+                options.deaf_after,
+                reporter,
+                stop.clone(),
+            );
+            LaneState {
+                lane,
+                reader: Some(reader),
+                wet: false,
+                asked_in_turn: 0,
+            }
+        });
+        Self {
+            lanes: lanes.collect(),
+            slots,
+            rounds: JoinSet::new(),
+            turn: 0,
+            wait: options.wait,
+        }
+    }
+
+    /// Asks lanes for as much as there is room for.
+    pub(super) fn ask(&mut self) {
+        while self.slots.free() > 0
+            && let Some(index) = self.next_lane()
+        {
+            self.begin_round(index);
+            self.turn += 1;
+        }
+    }
+
+    /// Whether no round is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.rounds.is_empty()
+    }
+
+    /// The next round that ends; `None` where none is under way. `Some(None)` where it brought nothing.
+    pub(super) async fn next(&mut self) -> Option<Option<Pulled>> {
+        let round = match self.rounds.join_next().await? {
+            Ok(round) => round,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return Some(None),
+            },
+        };
+        Some(self.end_round(round))
+    }
+
+    /// Lanes that are not asked, for want of room, are in order.
+    pub(super) fn report_resting(&self) {
+        for reader in self.lanes.iter().filter_map(|lane| lane.reader.as_ref()) {
+            reader.resting();
+        }
+    }
+
+    pub(super) fn retire(&self) {
+        for reader in self.lanes.iter().filter_map(|lane| lane.reader.as_ref()) {
+            reader.retire();
+        }
+    }
+
+    /// Whether the turn that comes next belongs to whom had to wait longest.
+    fn is_fair_turn(&self) -> bool {
+        (self.turn + 1).is_multiple_of(FAIR_TURN)
+    }
+
+    fn next_lane(&self) -> Option<usize> {
+        let idle = self
+            .lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| lane.reader.is_some());
+        if self.is_fair_turn() {
+            return idle
+                .min_by_key(|(_, lane)| lane.asked_in_turn)
+                .map(|(index, _)| index);
+        }
+        let (index, chosen) =
+            idle.min_by_key(|(_, lane)| (lane.lane.priority, Reverse(lane.wet), lane.asked_in_turn))?;
+        let must_wait = self
+            .lanes
+            .iter()
+            .any(|other| other.lane.priority < chosen.lane.priority && other.wet);
+        (!must_wait).then_some(index)
+    }
+
+    fn begin_round(&mut self, index: usize) {
+        let free = self.slots.free();
+        let wet = self.lanes[index].wet;
+        let set_aside = match (wet, self.is_fair_turn()) {
+            (true, _) => free.div_ceil(self.wet_and_idle(index)).min(ROUND_MAX),
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        let reserved = self.slots.take(set_aside);
+        let (asked, wait) = if set_aside > 0 {
+            (reserved.count().max(1), WET_WAIT.min(self.wait))
+        } else {
+            ((free / self.lanes.len()).clamp(1, ROUND_MAX), self.wait)
+        };
+        let state = &mut self.lanes[index];
+        let Some(mut reader) = state.reader.take() else {
+            return;
+        };
+        state.asked_in_turn = self.turn + 1;
+        self.rounds.spawn(async move {
+            let received = reader.round(asked, wait).await;
+            Round {
+                index,
+                asked,
+                reserved,
+                reader,
+                received,
+            }
+        });
+    }
+
+    /// How many lanes of this one's priority want as much as they can get, this one included; at least 1.
+    fn wet_and_idle(&self, index: usize) -> usize {
+        let priority = self.lanes[index].lane.priority;
+        let equal = |lane: &&LaneState| lane.lane.priority == priority && lane.wet && lane.reader.is_some();
+        self.lanes.iter().filter(equal).count().max(1)
+    }
+
+    fn end_round(&mut self, mut round: Round) -> Option<Pulled> {
+        let state = &mut self.lanes[round.index];
+        state.reader = Some(round.reader);
+        let Some(received) = round.received else {
+            state.wet = false;
+            return None;
+        };
+        state.wet = received.deliveries.len() >= round.asked;
+        if received.deliveries.is_empty() {
+            return None;
+        }
+        let deliveries = received.deliveries.into_iter().map(|delivery| {
+            let slot = round.reserved.one();
+            (delivery, slot)
+        });
+        Some(Pulled {
+            deliveries: deliveries.collect(),
+            acks: received.acks,
+        })
+    }
+}

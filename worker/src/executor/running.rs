@@ -1,0 +1,120 @@
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use forebay_core::{QueueName, TaskId};
+
+use crate::handlers::{Stop, StopReason};
+
+/// One start of one task.
+pub(super) type Start = (TaskId, u32);
+
+#[derive(Debug)]
+struct Held {
+    queue: QueueName,
+    stop: Stop,
+    /// Whether the store has granted it, or is still being asked.
+    claimed: bool,
+}
+
+/// Whether a delivery is for a start that this worker holds already.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// It is not: it is held from now on, and this ends it.
+    New(Stop),
+    /// It is claimed already: the message is not needed any more.
+    Claimed,
+    /// It is being claimed: whether the message is still needed is not known yet.
+    Claiming,
+}
+
+/// What this worker holds: from before it is claimed until its outcome is stored. What is held is never claimed a
+/// second time, since the store would grant that, taking it for a repeated question.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    held: Mutex<BTreeMap<Start, Held>>,
+}
+
+impl Running {
+    pub(super) fn admit(&self, start: Start, queue: &QueueName) -> Admitted {
+        match self.lock().entry(start) {
+            Entry::Occupied(held) if held.get().claimed => Admitted::Claimed,
+            Entry::Occupied(_) => Admitted::Claiming,
+            Entry::Vacant(place) => {
+                let stop = Stop::new();
+                place.insert(Held {
+                    queue: queue.clone(),
+                    stop: stop.clone(),
+                    claimed: false,
+                });
+                Admitted::New(stop)
+            }
+        }
+    }
+
+    pub(super) fn claimed(&self, start: Start) {
+        if let Some(held) = self.lock().get_mut(&start) {
+            held.claimed = true;
+        }
+    }
+
+    pub(super) fn release(&self, start: Start) {
+        self.lock().remove(&start);
+    }
+
+    /// Ends these tasks where they are held.
+    pub(super) fn cancel(&self, ids: &[TaskId]) {
+        let held = self.lock();
+        for &id in ids {
+            for held in held.range((id, 0)..=(id, u32::MAX)).map(|(_, held)| held) {
+                held.stop.ask(StopReason::Cancelled);
+            }
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) fn stop_all(&self) {
+        for held in self.lock().values() {
+            held.stop.ask(StopReason::Shutdown);
+        }
+    }
+
+    /// How many run, of each queue.
+    pub(super) fn busy(&self) -> Vec<(QueueName, u32)> {
+        let mut busy: BTreeMap<QueueName, u32> = BTreeMap::new();
+        for held in self.lock().values().filter(|held| held.claimed) {
+            *busy.entry(held.queue.clone()).or_default() += 1;
+        }
+        busy.into_iter().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Start, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_start_is_held_once_and_a_later_one_beside_it() {
+        let running = Running::default();
+        let id = TaskId::from_bytes([1; 16]);
+        let queue = QueueName::default();
+        let Admitted::New(first) = running.admit((id, 1), &queue) else {
+            panic!("it was not held");
+        };
+        assert!(matches!(running.admit((id, 1), &queue), Admitted::Claiming));
+        assert_eq!(running.busy(), []);
+        running.claimed((id, 1));
+        assert!(matches!(running.admit((id, 1), &queue), Admitted::Claimed));
+        assert!(matches!(running.admit((id, 2), &queue), Admitted::New(_)));
+        assert_eq!(running.busy(), [(queue.clone(), 1)]);
+        running.cancel(&[id, TaskId::from_bytes([2; 16])]);
+        assert_eq!(first.reason(), Some(StopReason::Cancelled));
+        running.release((id, 1));
+        assert!(matches!(running.admit((id, 1), &queue), Admitted::New(_)));
+    }
+}

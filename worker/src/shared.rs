@@ -1,0 +1,63 @@
+//! What all roles of a worker are given, and the few things they all do.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use forebay_broker::Broker;
+use forebay_core::{Clock, TaskEvent};
+use forebay_runtime::{health::Health, metrics::Metrics};
+use forebay_store::{Store, StoreError};
+
+use crate::{Handlers, WorkerOptions, events::EventSender};
+
+/// How long one call to the store may take before it counts as unanswered.
+pub(crate) const STORE_CALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long one acknowledgement, signal or subscription may take.
+pub(crate) const BROKER_CALL_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct Shared {
+    pub(crate) options: WorkerOptions,
+    pub(crate) handlers: Handlers,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Health,
+    pub(crate) events: EventSender,
+}
+
+impl Shared {
+    /// Tells whoever watches.
+    pub(crate) fn tell(&self, events: impl IntoIterator<Item = TaskEvent>) {
+        for event in events {
+            self.events.send(event);
+        }
+    }
+}
+
+/// Calls the store, and does not wait for ever: what was not answered in time is `Unavailable`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: &'static str,
+    call: impl Future<Output = forebay_store::Result<T>>,
+) -> forebay_store::Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(elapsed) => Err(StoreError::Unavailable {
+            doing,
+            source: Box::new(elapsed),
+        }),
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,153 @@
+//! A subscription that cannot go deaf: one that does not answer is dropped and made anew, and health says so.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use forebay_broker::{Acknowledge, Broker, Delivery, Source, Subscription, Token};
+use forebay_runtime::{health::Reporter, supervise::Backoff};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::shared::BROKER_CALL_MAX;
+
+/// What one round brought.
+pub(crate) struct Received {
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The subscription's answering side.
+    pub(crate) acks: Arc<dyn Acknowledge>,
+}
+
+/// Reads one source, round by round.
+pub(crate) struct Reader {
+    broker: Arc<dyn Broker>,
+    source: Source,
+    deaf_after: Duration,
+    reporter: Reporter,
+    /// Ends the waits between failed rounds.
+    stop: CancellationToken,
+    subscription: Option<Subscription>,
+    backoff: Backoff,
+    healthy: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        broker: Arc<dyn Broker>,
+        source: Source,
+        deaf_after: Duration,
+        reporter: Reporter,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            broker,
+            source,
+            deaf_after,
+            reporter,
+            stop,
+            subscription: None,
+            backoff: Backoff::default(),
+            healthy: false,
+        }
+    }
+
+    /// One round: up to `max` deliveries within `wait`. `None` where the subscription is broken; that was reported
+    /// and waited out, and the next round makes a new one.
+    pub(crate) async fn round(&mut self, max: usize, wait: Duration) -> Option<Received> {
+        match self.attempt(max, wait).await {
+            Ok(received) => {
+                self.reporter.ok();
+                self.healthy = true;
+                self.backoff = Backoff::default();
+                Some(received)
+            }
+            Err(problem) => {
+                self.subscription = None;
+                self.healthy = false;
+                warn!(source = ?self.source, error = format!("{problem:#}"), "a subscription is made anew");
+                self.reporter.failing(format_args!("{problem:#}"));
+                tokio::select! {
+                    () = tokio::time::sleep(self.backoff.next()) => {}
+                    () = self.stop.cancelled() => {}
+                }
+                None
+            }
+        }
+    }
+
+    async fn attempt(&mut self, max: usize, wait: Duration) -> anyhow::Result<Received> {
+        let subscription = match &mut self.subscription {
+            Some(subscription) => subscription,
+            none => {
+                let consumed =
+                    tokio::time::timeout(BROKER_CALL_MAX, self.broker.consume(self.source.clone()))
+                        .await
+                        .context("the broker does not answer")??;
+                none.insert(consumed)
+            }
+        };
+        let next = subscription.consumer.next(max, wait);
+        let Ok(answer) = tokio::time::timeout(wait + self.deaf_after, next).await else {
+            bail!("the subscription has gone deaf");
+        };
+        Ok(Received {
+            deliveries: answer?,
+            acks: Arc::clone(&subscription.acks),
+        })
+    }
+
+    /// Says that nothing is wrong with it while it is deliberately not read.
+    pub(crate) fn resting(&self) {
+        if self.healthy {
+            self.reporter.ok();
+        }
+    }
+
+    /// For good.
+    pub(crate) fn retire(&self) {
+        self.reporter.retire();
+    }
+}
+
+/// Answers to deliveries, gathered by the subscription that made them.
+#[derive(Default)]
+pub(crate) struct Receipts {
+    groups: Vec<(Arc<dyn Acknowledge>, Vec<Token>)>,
+}
+
+impl Receipts {
+    pub(crate) fn add(&mut self, acks: &Arc<dyn Acknowledge>, token: Token) {
+        let same = |(known, _): &&mut (Arc<dyn Acknowledge>, Vec<Token>)| {
+            std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(acks))
+        };
+        match self.groups.iter_mut().find(same) {
+            Some((_, tokens)) => tokens.push(token),
+            None => self.groups.push((Arc::clone(acks), vec![token])),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// These are done. Where that can't be said they come again, and are turned away.
+    pub(crate) async fn ack(self) {
+        for (acks, tokens) in self.groups {
+            let count = tokens.len();
+            let answered = tokio::time::timeout(BROKER_CALL_MAX, acks.ack(tokens)).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                debug!(count, "an acknowledgement failed, the messages come again");
+            }
+        }
+    }
+
+    /// These are not done. Where that can't be said the broker finds out by itself, later.
+    pub(crate) async fn hand_back(self) {
+        for (acks, tokens) in self.groups {
+            let count = tokens.len();
+            let answered = tokio::time::timeout(BROKER_CALL_MAX, acks.hand_back(tokens)).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                debug!(count, "handing back failed, the messages come again later");
+            }
+        }
+    }
+}

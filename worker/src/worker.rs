@@ -1,0 +1,133 @@
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use forebay_broker::Broker;
+use forebay_core::Clock;
+use forebay_runtime::{
+    health::{Health, Reporter},
+    metrics::Metrics,
+};
+use forebay_store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    Handlers, WorkerOptions, dispatcher::Dispatcher, events::Events, executor::Executor, recorder::Recorder,
+    shared::Shared,
+};
+
+/// How long the last events may take.
+const EVENTS_FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// A worker: recorder, executor and dispatcher, as its options say.
+pub struct Worker {
+    shared: Arc<Shared>,
+    events: Events,
+    /// Keeps the process from looking ready before its parts have begun to report.
+    starting: Reporter,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("options", &self.shared.options)
+            .field("handlers", &self.shared.handlers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker that runs `handlers`. Nothing happens until [`Self::run`] is driven. What it reports to `health` and
+    /// `metrics` is for the caller to show.
+    #[must_use]
+    pub fn new(
+        options: WorkerOptions,
+        handlers: Handlers,
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        health: Health,
+    ) -> Self {
+        let starting = health.component("worker", Duration::MAX);
+        let (sender, events) = Events::new(Arc::clone(&broker));
+        let shared = Shared {
+            options,
+            handlers,
+            store,
+            broker,
+            clock,
+            metrics,
+            health,
+            events: sender,
+        };
+        Self {
+            shared: Arc::new(shared),
+            events,
+            starting,
+        }
+    }
+
+    /// Works until `stop` is cancelled, then drains: takes nothing new, lets what runs finish within the drain
+    /// timeout, hands back the rest, and returns. Outages of store and broker are waited out and never end it.
+    ///
+    /// Dropping the future ends everything at once, as a crash would: other workers take over after the lease.
+    ///
+    /// # Errors
+    /// Where one of its parts ended unexpectedly; the others are drained before this returns.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self {
+            shared,
+            events,
+            starting,
+        } = self;
+        let options = &shared.options;
+        let queues: Vec<String> = options
+            .distinct_queues()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        info!(name = options.name, roles = %options.roles, ?queues, slots = options.concurrency, "the worker starts");
+        if options.roles.executor && shared.handlers.is_empty() {
+            warn!("no handlers: this executor will run nothing");
+        }
+        let mut events_part = JoinSet::new();
+        events_part.spawn(events.run());
+        let ended = run_roles(shared, &stop.child_token(), starting).await;
+        // Its senders are gone now.
+        let flushed = tokio::time::timeout(EVENTS_FLUSH_MAX, events_part.join_next()).await;
+        if flushed.is_err() {
+            warn!("the last events were not sent");
+        }
+        ended
+    }
+}
+
+/// Runs the roles; when one ends, all are stopped.
+async fn run_roles(shared: Arc<Shared>, stop: &CancellationToken, starting: Reporter) -> anyhow::Result<()> {
+    let mut roles: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let enabled = shared.options.roles;
+    if enabled.recorder {
+        roles.spawn(Recorder::new(Arc::clone(&shared)).run(stop.clone()));
+    }
+    if enabled.dispatcher {
+        roles.spawn(Dispatcher::new(&shared).run(stop.clone()));
+    }
+    if enabled.executor {
+        roles.spawn(Executor::new(Arc::clone(&shared), stop).run(stop.clone()));
+    }
+    drop(shared);
+    starting.retire();
+    let mut first_problem = Ok(());
+    while let Some(ended) = roles.join_next().await {
+        stop.cancel();
+        let ended = ended
+            .context("a part of the worker panicked")
+            .and_then(|ended| ended);
+        if first_problem.is_ok() {
+            first_problem = ended;
+        }
+    }
+    first_problem
+}

@@ -1,0 +1,190 @@
+//! The worker on the embedded store and broker, as `forebay dev` has it.
+
+#![expect(clippy::unwrap_used, reason = "what does not unwrap here is a failed test")]
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use forebay_broker::{Broker, Message};
+use forebay_broker_embedded::EmbeddedBroker;
+use forebay_core::{Clock, RetryPolicy, Signal, State, SubmitRequest, SystemClock, Task, TaskId};
+use forebay_runtime::{health::Health, metrics::Metrics, supervise::random_bytes};
+use forebay_store::{Admin, Operate, Read, Store};
+use forebay_store_sqlite::SqliteStore;
+use forebay_worker::{Execution, HandlerError, HandlerSettings, Handlers, Worker, WorkerOptions};
+use tempfile::TempDir;
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often each task was run.
+type Runs = Arc<Mutex<HashMap<TaskId, u32>>>;
+
+struct World {
+    store: SqliteStore,
+    broker: Arc<EmbeddedBroker>,
+    runs: Runs,
+    _folder: TempDir,
+}
+
+struct Running {
+    stop: CancellationToken,
+    health: Health,
+    run: JoinHandle<anyhow::Result<()>>,
+}
+
+/// Does as the payload says.
+async fn obey(order: String, execution: Execution, runs: Runs) -> Result<u32, HandlerError> {
+    *runs.lock().unwrap().entry(execution.id).or_default() += 1;
+    match order.as_str() {
+        "fail once" if execution.attempt == 1 => Err(HandlerError::retryable("once")),
+        "wait" if execution.attempt == 1 => {
+            execution.stop.cancelled().await;
+            Err(HandlerError::retryable("stopped"))
+        }
+        "hang on the first start" if runs.lock().unwrap()[&execution.id] == 1 => std::future::pending().await,
+        _ => Ok(execution.attempt),
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("forebay.db"))
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        Self {
+            broker: Arc::new(EmbeddedBroker::new(Arc::new(store.clone()))),
+            store,
+            runs: Runs::default(),
+            _folder: folder,
+        }
+    }
+
+    fn worker(&self) -> Running {
+        let settings = HandlerSettings {
+            retry: RetryPolicy {
+                base: Duration::from_millis(20),
+                ..RetryPolicy::default()
+            },
+            ..HandlerSettings::default()
+        };
+        let runs = Arc::clone(&self.runs);
+        let handlers = Handlers::new()
+            .function("test", settings, move |order, execution| {
+                obey(order, execution, Arc::clone(&runs))
+            })
+            .unwrap();
+        let options = WorkerOptions {
+            lease: Duration::from_secs(1),
+            drain_timeout: Duration::from_millis(200),
+            handler_grace: Duration::from_millis(200),
+            ..WorkerOptions::default()
+        };
+        let (stop, health) = (CancellationToken::new(), Health::default());
+        let worker = Worker::new(
+            options,
+            handlers,
+            Arc::new(self.store.clone()) as Arc<dyn Store>,
+            Arc::clone(&self.broker) as Arc<dyn Broker>,
+            Arc::new(SystemClock),
+            Arc::new(Metrics::new()),
+            health.clone(),
+        );
+        let run = tokio::spawn(worker.run(stop.clone()));
+        Running { stop, health, run }
+    }
+
+    async fn submit(&self, order: &str, delay_seconds: Option<f64>) -> TaskId {
+        let request = SubmitRequest {
+            kind: "test".to_owned(),
+            payload: Some(forebay_core::Json::of(order).unwrap()),
+            delay_seconds,
+            ..SubmitRequest::default()
+        };
+        let task = request.accept(SystemClock.now(), &random_bytes()).unwrap();
+        let id = task.id;
+        let confirmed = self.broker.publish(vec![Message::Submission(task)]).await;
+        assert_eq!(confirmed, [Ok(())]);
+        id
+    }
+
+    async fn wait_for(&self, id: TaskId, state: State) -> Task {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let task = self.store.get(id).await.unwrap().unwrap();
+            if task.state == state {
+                return task;
+            }
+            assert!(Instant::now() < deadline, "it never was {state}: {task:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Running {
+    async fn drain(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, self.run).await;
+        ended.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_run_once_each_now_later_and_again() {
+    let world = World::new().await;
+    let worker = world.worker();
+    let mut ids = Vec::new();
+    for n in 0..300 {
+        let (order, delay) = match n % 3 {
+            0 => ("succeed", None),
+            1 => ("fail once", None),
+            _ => ("succeed", Some(0.3)),
+        };
+        ids.push((
+            world.submit(order, delay).await,
+            if order == "succeed" { 1 } else { 2 },
+        ));
+    }
+    for (id, starts) in ids {
+        let task = world.wait_for(id, State::Succeeded).await;
+        assert_eq!((task.attempt, task.fence), (starts, starts));
+        assert_eq!(world.runs.lock().unwrap()[&id], starts);
+    }
+    assert_eq!(worker.health.problems(), []);
+    worker.drain().await;
+    assert_eq!(world.store.workers().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_a_drain_and_a_cancellation() {
+    let world = World::new().await;
+    let first = world.worker();
+    let lost = world.submit("hang on the first start", None).await;
+    world.wait_for(lost, State::Running).await;
+    first.run.abort();
+    let second = world.worker();
+    let task = world.wait_for(lost, State::Succeeded).await;
+    assert_eq!((task.attempt, task.fence), (1, 2));
+    let interrupted = world.submit("hang on the first start", None).await;
+    world.wait_for(interrupted, State::Running).await;
+    second.drain().await;
+    let third = world.worker();
+    let task = world.wait_for(interrupted, State::Succeeded).await;
+    assert_eq!((task.attempt, task.fence), (1, 2));
+    let cancelled = world.submit("wait", None).await;
+    world.wait_for(cancelled, State::Running).await;
+    world.store.cancel(cancelled).await.unwrap();
+    world
+        .broker
+        .signal(Signal::Cancel(vec![cancelled]))
+        .await
+        .unwrap();
+    world.wait_for(cancelled, State::Cancelled).await;
+    third.drain().await;
+}

@@ -1,0 +1,299 @@
+//! A broker in memory. It loses messages, repeats them and falls silent as it is told to.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_broker::{
+    Acknowledge, Broker, BrokerError, Consumer, Delivery, Depth, Message, PublishError, Result, Source,
+    Subscription, Token, Undecodable,
+};
+use forebay_core::{Clock, Lane, Signal, SystemClock, Timestamp};
+use futures::{StreamExt, stream::BoxStream};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{Instant, timeout_at},
+};
+use tokio_stream::wrappers::BroadcastStream;
+
+/// What is delivered and neither acknowledged nor handed back in this time is delivered again.
+const ACK_WAIT: Duration = Duration::from_secs(3);
+
+#[derive(Clone)]
+struct Stored {
+    message: std::result::Result<Message, Undecodable>,
+    published_at: Timestamp,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<(u64, Stored)>,
+    delivered: BTreeMap<u64, (Instant, Stored)>,
+}
+
+#[derive(Default)]
+struct State {
+    lines: HashMap<Source, Line>,
+    next: u64,
+    /// So many messages to lanes are confirmed and forgotten.
+    forget: usize,
+    away: bool,
+    /// Consumers made before this one never answer again.
+    deaf_below: usize,
+}
+
+pub(crate) struct MemoryBroker {
+    state: Arc<Mutex<State>>,
+    arrived: Arc<Notify>,
+    signals: broadcast::Sender<Signal>,
+    consumers: AtomicUsize,
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self {
+            state: Arc::default(),
+            arrived: Arc::default(),
+            signals: broadcast::Sender::new(10_000),
+            consumers: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl MemoryBroker {
+    /// All subscriptions of now never answer again.
+    pub(crate) fn deafen(&self) {
+        self.state().deaf_below = self.consumers.load(Ordering::SeqCst);
+    }
+
+    pub(crate) fn consumers(&self) -> usize {
+        self.consumers.load(Ordering::SeqCst)
+    }
+
+    /// The next messages to lanes are confirmed and lost.
+    pub(crate) fn forget(&self, count: usize) {
+        self.state().forget = count;
+    }
+
+    pub(crate) fn forgotten(&self) -> bool {
+        self.state().forget == 0
+    }
+
+    pub(crate) fn wipe(&self) {
+        self.state().lines.clear();
+    }
+
+    pub(crate) fn set_away(&self, away: bool) {
+        self.state().away = away;
+    }
+
+    /// Puts a message into a source as it is.
+    pub(crate) fn put(&self, source: Source, message: std::result::Result<Message, Undecodable>) {
+        let stored = Stored {
+            message,
+            published_at: SystemClock.now(),
+        };
+        let mut state = self.state();
+        state.next += 1;
+        let number = state.next;
+        state
+            .lines
+            .entry(source)
+            .or_default()
+            .waiting
+            .push_back((number, stored));
+        self.arrived.notify_waiters();
+    }
+
+    pub(crate) fn depth_of(&self, source: &Source) -> Depth {
+        let state = self.state();
+        let line = state.lines.get(source);
+        line.map_or_else(Depth::default, |line| Depth {
+            waiting: line.waiting.len() as u64,
+            delivered: line.delivered.len() as u64,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn check_reachable(&self, doing: &'static str) -> Result<()> {
+        if self.state().away {
+            return Err(BrokerError::new(doing, "the test says so"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    async fn publish(&self, batch: Vec<Message>) -> Vec<std::result::Result<(), PublishError>> {
+        batch
+            .into_iter()
+            .map(|message| {
+                if self.state().away {
+                    return Err(PublishError::Unavailable("the test says so".to_owned()));
+                }
+                if matches!(message, Message::Submission(_)) {
+                    self.put(Source::Submissions, Ok(message.clone()));
+                }
+                let lost = {
+                    let mut state = self.state();
+                    let lost = state.forget > 0;
+                    state.forget = state.forget.saturating_sub(1);
+                    lost
+                };
+                if message.verb() != "park" && !lost {
+                    let lane = message.lane().clone();
+                    self.put(Source::Lane(lane), Ok(message));
+                }
+                Ok(())
+            })
+            .collect()
+    }
+
+    async fn consume(&self, source: Source) -> Result<Subscription> {
+        self.check_reachable("consume")?;
+        let number = self.consumers.fetch_add(1, Ordering::SeqCst);
+        let end = End {
+            number,
+            source,
+            state: Arc::clone(&self.state),
+            arrived: Arc::clone(&self.arrived),
+        };
+        Ok(Subscription {
+            consumer: Box::new(end.clone()),
+            acks: Arc::new(end),
+        })
+    }
+
+    async fn depth(&self, lane: &Lane) -> Result<Depth> {
+        self.check_reachable("count")?;
+        Ok(self.depth_of(&Source::Lane(lane.clone())))
+    }
+
+    async fn unrecorded(&self) -> Result<u64> {
+        let depth = self.depth_of(&Source::Submissions);
+        Ok(depth.waiting + depth.delivered)
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        self.check_reachable("signal")?;
+        // Nobody need listen.
+        let _ = self.signals.send(signal);
+        Ok(())
+    }
+
+    async fn signals(&self) -> Result<BoxStream<'static, Signal>> {
+        let stream = BroadcastStream::new(self.signals.subscribe());
+        Ok(stream.filter_map(|signal| async { signal.ok() }).boxed())
+    }
+
+    async fn trim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.check_reachable("check")
+    }
+}
+
+/// Both ends of a subscription.
+#[derive(Clone)]
+struct End {
+    number: usize,
+    source: Source,
+    state: Arc<Mutex<State>>,
+    arrived: Arc<Notify>,
+}
+
+impl End {
+    /// `None` where it is deaf.
+    fn take(&self, max: usize) -> Option<Result<Vec<Delivery>>> {
+        let mut state = self.state.lock().unwrap();
+        if self.number < state.deaf_below {
+            return None;
+        }
+        if state.away {
+            return Some(Err(BrokerError::new("receive", "the test says so")));
+        }
+        let line = state.lines.entry(self.source.clone()).or_default();
+        let now = Instant::now();
+        let late: Vec<u64> = line
+            .delivered
+            .iter()
+            .filter(|(_, (at, _))| *at + ACK_WAIT < now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in late.into_iter().rev() {
+            if let Some((_, stored)) = line.delivered.remove(&number) {
+                line.waiting.push_front((number, stored));
+            }
+        }
+        let count = max.min(line.waiting.len());
+        let taken: Vec<(u64, Stored)> = line.waiting.drain(..count).collect();
+        let deliveries = taken.into_iter().map(|(number, stored)| {
+            let token = Token(Bytes::copy_from_slice(&number.to_be_bytes()));
+            line.delivered.insert(number, (now, stored.clone()));
+            Delivery {
+                message: stored.message,
+                published_at: stored.published_at,
+                token,
+            }
+        });
+        Some(Ok(deliveries.collect()))
+    }
+
+    fn settle(&self, tokens: &[Token], back: bool) {
+        let mut state = self.state.lock().unwrap();
+        let line = state.lines.entry(self.source.clone()).or_default();
+        for token in tokens.iter().rev() {
+            let number = u64::from_be_bytes(token.0.as_ref().try_into().unwrap());
+            if let Some((_, stored)) = line.delivered.remove(&number)
+                && back
+            {
+                line.waiting.push_front((number, stored));
+            }
+        }
+        self.arrived.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Consumer for End {
+    async fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let until = Instant::now() + wait;
+        loop {
+            let arrived = self.arrived.notified();
+            match self.take(max) {
+                None => std::future::pending::<()>().await,
+                Some(Ok(deliveries)) if deliveries.is_empty() => {}
+                Some(answer) => return answer,
+            }
+            if timeout_at(until, arrived).await.is_err() {
+                return self.take(max).unwrap_or_else(|| Ok(Vec::new()));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Acknowledge for End {
+    async fn ack(&self, tokens: Vec<Token>) -> Result<()> {
+        self.settle(&tokens, false);
+        Ok(())
+    }
+
+    async fn hand_back(&self, tokens: Vec<Token>) -> Result<()> {
+        self.settle(&tokens, true);
+        Ok(())
+    }
+}

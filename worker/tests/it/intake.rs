@@ -1,0 +1,170 @@
+//! What is received, in which order, and what is not for this worker.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use forebay_broker::{Broker, Message, Source, Undecodable};
+use forebay_core::{Json, Lane, Priority, QueueName, State, SubmitRequest};
+use forebay_worker::{Handlers, WorkerOptions};
+use tokio::sync::Semaphore;
+
+use crate::support::{World, executor_only, handle, holds, options, request, settings, submission, succeed};
+
+fn lane(priority: Priority) -> Source {
+    Source::Lane(Lane::new(QueueName::default(), priority))
+}
+
+#[tokio::test]
+async fn the_urgent_come_first_and_the_others_are_not_starved() {
+    let world = World::default();
+    for priority in ["low", "default", "high"] {
+        for _ in 0..50 {
+            world
+                .submit(SubmitRequest {
+                    priority: Some(priority.to_owned()),
+                    payload: Some(Json::of(priority).unwrap()),
+                    ..request()
+                })
+                .await;
+        }
+    }
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&order);
+    let options = WorkerOptions {
+        concurrency: 2,
+        ..options()
+    };
+    let _worker = world.worker(
+        options,
+        handle(move |execution| {
+            log.lock().unwrap().push(execution.payload.as_str().to_owned());
+            async { Ok(Json::null()) }
+        }),
+    );
+    holds("all have run", || order.lock().unwrap().len() == 150).await;
+    let order = order.lock().unwrap();
+    let among = |range: std::ops::Range<usize>, priority: &str| {
+        order[range]
+            .iter()
+            .filter(|ran| ran.trim_matches('"') == priority)
+            .count()
+    };
+    assert!(among(0..50, "high") >= 35, "the urgent come first: {order:?}");
+    assert!(among(0..50, "low") >= 1, "the low are not starved: {order:?}");
+    assert!(among(100..150, "low") >= 35, "the low come last: {order:?}");
+    assert!(among(0..150, "high") == 50 && among(0..150, "low") == 50);
+}
+
+#[tokio::test]
+async fn several_queues_share_a_worker() {
+    let world = World::default();
+    let queues = ["a", "b", "c"];
+    let options = WorkerOptions {
+        queues: queues.map(|queue| queue.parse().unwrap()).to_vec(),
+        concurrency: 1,
+        ..options()
+    };
+    let worker = world.worker(options, succeed());
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        let queue = Some(queues[n % 3].to_owned());
+        ids.push(world.submit(SubmitRequest { queue, ..request() }).await);
+    }
+    world.wait_for_all(&ids, State::Succeeded).await;
+    worker.is_healthy().await;
+}
+
+#[tokio::test]
+async fn a_kind_that_is_not_known_here_is_left_to_others() {
+    let world = World::default();
+    let first = world.worker(
+        executor_only(),
+        Handlers::new()
+            .function("other", settings(), |(): (), _| async { Ok(()) })
+            .unwrap(),
+    );
+    let ids = world.submit_many(30).await;
+    let other = world
+        .submit(SubmitRequest {
+            kind: "other".to_owned(),
+            ..request()
+        })
+        .await;
+    world.wait_for(other, State::Succeeded).await;
+    assert!(
+        ids.iter().all(|id| world.store.task(*id).is_none()),
+        "they were not even claimed"
+    );
+    first.is_healthy().await;
+    let _second = world.worker(executor_only(), succeed());
+    world.wait_for_all(&ids, State::Succeeded).await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_twice_runs_its_task_once() {
+    let world = World::default();
+    let gate = Arc::new(Semaphore::new(0));
+    let open = Arc::clone(&gate);
+    let runs = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&runs);
+    let _worker = world.worker(
+        executor_only(),
+        handle(move |_| {
+            *counter.lock().unwrap() += 1;
+            let gate = Arc::clone(&gate);
+            async move {
+                let _pass = gate.acquire().await;
+                Ok(Json::null())
+            }
+        }),
+    );
+    let message = Message::Submission(submission(request()));
+    let Message::Submission(task) = &message else {
+        unreachable!("it was made above");
+    };
+    let id = task.id;
+    world.broker.publish(vec![message.clone(), message.clone()]).await;
+    world.wait_for(id, State::Running).await;
+    world.broker.publish(vec![message.clone()]).await;
+    let empty = || {
+        let depth = world.broker.depth_of(&lane(Priority::Default));
+        depth.is_empty()
+    };
+    holds("all copies are acknowledged while the task runs", empty).await;
+    open.add_permits(10);
+    world.wait_for(id, State::Succeeded).await;
+    world.broker.publish(vec![message]).await;
+    holds("the late copy is acknowledged", empty).await;
+    assert_eq!(*runs.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn messages_that_nobody_can_decode_are_set_aside_once() {
+    let world = World::default();
+    let worker = world.worker(options(), succeed());
+    let undecodable = |verb: &str| Undecodable {
+        subject: format!("{verb}.default.default"),
+        body: Bytes::from_static(b"\xff"),
+        reason: "not a message".to_owned(),
+    };
+    world.broker.put(Source::Submissions, Err(undecodable("submit")));
+    world
+        .broker
+        .put(lane(Priority::Default), Err(undecodable("submit")));
+    world
+        .broker
+        .put(lane(Priority::Default), Err(undecodable("ready")));
+    let id = world.submit(request()).await;
+    world.wait_for(id, State::Succeeded).await;
+    holds("both are set aside", || world.store.rejects().len() == 2).await;
+    holds("both are counted", || {
+        worker.metric("forebay_undecodable_messages_total 2")
+    })
+    .await;
+    holds("nothing is left", || {
+        world.broker.depth_of(&Source::Submissions).is_empty()
+            && world.broker.depth_of(&lane(Priority::Default)).is_empty()
+    })
+    .await;
+    assert_eq!(world.store.rejects().len(), 2);
+}

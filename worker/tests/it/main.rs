@@ -1,0 +1,13 @@
+//! The worker as a whole, against a store and a broker in memory that can be made to fail in every way that matters.
+
+#![expect(clippy::unwrap_used, reason = "what does not unwrap here is a failed test")]
+
+mod broker;
+mod chaos;
+mod dispatching;
+mod draining;
+mod intake;
+mod outages;
+mod running;
+mod store;
+mod support;
