@@ -76,7 +76,7 @@
     return typeof value === "string" ? value : JSON.stringify(value, null, 2);
   }
 
-  function curl(verb, path, op) {
+  function command(verb, path, op) {
     const parameters = (op.parameters || []).map(resolve);
     const filled = path.replace(/\{(\w+)\}/g, (_, name) => {
       const found = parameters.find((parameter) => parameter.name === name);
@@ -84,9 +84,9 @@
     });
     const streams = JSON.stringify(op.responses).includes("text/event-stream");
     const body = op.requestBody && op.requestBody.content["application/json"];
-    let command = "curl " + (streams ? "-N " : "") + (verb === "post" && !body ? "-X POST " : "") + location.origin + filled;
-    if (body) command += " \\\n  --json '" + JSON.stringify(example(body)) + "'";
-    return command;
+    let line = "curl " + (streams ? "-N " : "") + (verb === "post" && !body ? "-X POST " : "") + location.origin + filled;
+    if (body) line += " \\\n  --json '" + JSON.stringify(example(body)) + "'";
+    return line;
   }
 
   function answers(op) {
@@ -123,7 +123,7 @@
       }
     }
     card.append(el("h4", {}, "Answers"), table(answers(op)));
-    card.append(el("h4", {}, "With curl"), el("pre", {}, el("code", {}, curl(verb, path, op))));
+    card.append(el("h4", {}, "With curl"), el("pre", {}, el("code", {}, command(verb, path, op))));
     return card;
   }
 

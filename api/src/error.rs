@@ -1,6 +1,8 @@
 //! The one table of errors: each stable code with its HTTP status, its gRPC code, its title, whether and when to
 //! try again, and its page. Both doors answer from it, and nothing else makes an error answer.
 
+use std::fmt::Display;
+
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -165,7 +167,7 @@ impl ApiError {
 
     /// An error about one field.
     #[must_use]
-    pub fn at(code: Code, pointer: impl Into<String>, detail: impl ToString) -> Self {
+    pub fn at(code: Code, pointer: impl Into<String>, detail: impl Display) -> Self {
         let field = FieldError {
             pointer: pointer.into(),
             detail: detail.to_string(),

@@ -133,6 +133,8 @@ impl App {
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("bounds", &self.bounds).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
     }
 }

@@ -52,7 +52,6 @@ fn others() -> Routes {
 }
 
 /// The HTTP door as a service; [`crate::serve_http`] serves it.
-#[must_use]
 pub fn router(app: App) -> Router {
     let limit = from_fn_with_state(app.clone(), layers::limit::layer);
     api()

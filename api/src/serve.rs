@@ -126,7 +126,9 @@ pub async fn serve_grpc(app: App, listener: TcpListener) -> anyhow::Result<()> {
     let drained = async {
         app.stop.cancelled().await;
         reporter.set_not_serving::<grpc::Service>().await;
-        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        reporter
+            .set_service_status("", tonic_health::ServingStatus::NotServing)
+            .await;
         sleep(app.bounds.drain).await;
     };
     tokio::select! {

@@ -137,6 +137,9 @@ Examples:
 Handlers are [[handler]] tables in forebay.toml. SIGTERM drains: the worker takes nothing new, lets
 running tasks end within --drain-timeout, and hands the rest back at once.")]
 pub(crate) struct Worker {
+    /// Also run the built-in handlers echo, sleep, fail and cpu, as `forebay dev` does: to try out, and to load.
+    #[arg(long)]
+    pub(crate) builtin_handlers: bool,
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]

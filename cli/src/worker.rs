@@ -25,7 +25,10 @@ use crate::{
 const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
 
 pub(crate) async fn run(args: Worker, mut loaded: Loaded) -> Result<Code> {
-    let handlers = handlers::from_file(&mut loaded)?;
+    let mut handlers = handlers::from_file(&mut loaded)?;
+    if args.builtin_handlers {
+        handlers = handlers.with_builtin();
+    }
     let admin = listen(args.admin.admin_addr, "metrics and health", "--admin-addr").await?;
     let mut process = Process::start(&args.log, "forebay-worker")?;
     log_settings(&loaded);

@@ -46,7 +46,13 @@ impl Default for Hub {
 
 /// What names an event to every replica alike, so that a listener may go on at another one.
 pub(crate) fn event_id(event: &TaskEvent) -> String {
-    format!("{}-{}-{}-{}", event.at.as_microsecond(), event.id, event.attempt, event.state)
+    format!(
+        "{}-{}-{}-{}",
+        event.at.as_microsecond(),
+        event.id,
+        event.attempt,
+        event.state
+    )
 }
 
 impl Hub {

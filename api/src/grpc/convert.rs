@@ -62,15 +62,19 @@ pub(crate) fn wanted(message: v1::ListTasksRequest) -> Result<Wanted> {
         }
     };
     let queue = said(message.queue).map(|text| text.parse());
-    let queue = queue.transpose().unwrap_or_else(|error: forebay_core::InvalidName| {
-        fault("queue", error.to_string());
-        None
-    });
+    let queue = queue
+        .transpose()
+        .unwrap_or_else(|error: forebay_core::InvalidName| {
+            fault("queue", error.to_string());
+            None
+        });
     let kind = said(message.kind).map(|text| text.parse());
-    let kind = kind.transpose().unwrap_or_else(|error: forebay_core::InvalidName| {
-        fault("kind", error.to_string());
-        None
-    });
+    let kind = kind
+        .transpose()
+        .unwrap_or_else(|error: forebay_core::InvalidName| {
+            fault("kind", error.to_string());
+            None
+        });
     let mut time = |name: &str, at: Option<prost_types::Timestamp>| {
         let parsed = at.map(timestamp);
         if parsed == Some(None) {

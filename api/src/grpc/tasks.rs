@@ -54,8 +54,12 @@ impl Tasks {
                     Err(ApiError::of(Code::Internal))
                 }),
         };
-        let code = result.as_ref().map_or_else(|error| error.code.row().grpc, |_| tonic::Code::Ok);
-        self.app.metrics.rpc_call(method, i32::from(code), began.elapsed());
+        let code = result
+            .as_ref()
+            .map_or_else(|error| error.code.row().grpc, |_| tonic::Code::Ok);
+        self.app
+            .metrics
+            .rpc_call(method, i32::from(code), began.elapsed());
         result.map(Response::new).map_err(|error| status::status(&error))
     }
 
@@ -150,8 +154,13 @@ impl TaskService for Tasks {
             let place = self.stream_place()?;
             let after = Some(message.after.as_str()).filter(|text| !text.is_empty());
             let after = after.map(|text| {
-                Cursor::parse(text)
-                    .ok_or_else(|| ApiError::at(Code::InvalidParameter, "/after", "must be a cursor as it was given"))
+                Cursor::parse(text).ok_or_else(|| {
+                    ApiError::at(
+                        Code::InvalidParameter,
+                        "/after",
+                        "must be a cursor as it was given",
+                    )
+                })
             });
             let id = ops::get::parse_id(&message.id)?;
             let follow = Follow::open(&self.app, id, after.transpose()?).await?;

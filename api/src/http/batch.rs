@@ -79,7 +79,12 @@ pub(crate) async fn submit(
     }
 }
 
-async fn array(app: &App, headers: &HeaderMap, body: Body, traceparent: Option<TraceParent>) -> Result<Response> {
+async fn array(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    traceparent: Option<TraceParent>,
+) -> Result<Response> {
     let place = timeout(app.bounds.submit, app.places.batches.acquire()).await;
     let Ok(Ok(_place)) = place else {
         body::drain(body).await;
@@ -96,7 +101,10 @@ async fn array(app: &App, headers: &HeaderMap, body: Body, traceparent: Option<T
         .collect()
         .await;
     refuse_if_nothing_was_possible(&results)?;
-    let results = (0..).zip(&results).map(|(index, result)| ItemBody::of(index, result)).collect();
+    let results = (0..)
+        .zip(&results)
+        .map(|(index, result)| ItemBody::of(index, result))
+        .collect();
     Ok(json(StatusCode::ACCEPTED, &BatchBody { results }))
 }
 

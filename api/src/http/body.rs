@@ -36,7 +36,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<MediaType> {
             .strip_prefix("charset=")
             .is_none_or(|charset| matches!(charset.trim_matches('"'), "utf-8" | "utf8"))
     };
-    if !parts.all(|parameter| is_utf8(parameter)) {
+    if !parts.all(is_utf8) {
         return None;
     }
     match essence.as_str() {
@@ -50,19 +50,33 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<MediaType> {
 pub(crate) fn unsupported(headers: &HeaderMap, expected: &str) -> ApiError {
     let given = match headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) {
         None => "there is no Content-Type".to_owned(),
-        Some(Ok(text)) => format!("the Content-Type is {:?}", text.chars().take(100).collect::<String>()),
+        Some(Ok(text)) => format!(
+            "the Content-Type is {:?}",
+            text.chars().take(100).collect::<String>()
+        ),
         Some(Err(_)) => "the Content-Type is not text".to_owned(),
     };
-    ApiError::new(Code::UnsupportedMediaType, format!("{given}; expected {expected}"))
+    ApiError::new(
+        Code::UnsupportedMediaType,
+        format!("{given}; expected {expected}"),
+    )
 }
 
 /// Reads a body of up to `bytes_max`, which must arrive within `within`.
-pub(crate) async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize, within: Duration) -> Result<Bytes> {
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    bytes_max: usize,
+    within: Duration,
+) -> Result<Bytes> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|bytes| bytes > bytes_max) {
-        drain(body).await;
+        // A client that expects a word before it sends need not send at all.
+        if !headers.contains_key(header::EXPECT) {
+            drain(body).await;
+        }
         return Err(too_large(bytes_max));
     }
     let mut all = BytesMut::with_capacity(declared.unwrap_or(0));

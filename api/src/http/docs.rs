@@ -28,7 +28,8 @@ static DOCS: LazyLock<(String, HeaderValue)> = LazyLock::new(|| {
         hash(STYLE),
         hash(SCRIPT)
     );
-    let policy = HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
+    let policy =
+        HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
     (page, policy)
 });
 
@@ -58,7 +59,8 @@ pub(crate) async fn page() -> Response {
 
 /// `GET /docs/errors/{code}`
 pub(crate) async fn error_page(CodeName(name): CodeName) -> Result<Response, ApiError> {
-    let code = Code::parse(&name).ok_or_else(|| ApiError::new(Code::UnknownPath, "there is no such error code"))?;
+    let code =
+        Code::parse(&name).ok_or_else(|| ApiError::new(Code::UnknownPath, "there is no such error code"))?;
     let row = code.row();
     let body = render(row.page);
     Ok(html(format!(
@@ -72,7 +74,11 @@ pub(crate) async fn error_page(CodeName(name): CodeName) -> Result<Response, Api
 /// Turns the little Markdown that the pages use into HTML: headings, lists, paragraphs, `code`.
 fn render(markdown: &str) -> String {
     let mut html = String::new();
-    for block in markdown.split("\n\n").map(str::trim).filter(|block| !block.is_empty()) {
+    for block in markdown
+        .split("\n\n")
+        .map(str::trim)
+        .filter(|block| !block.is_empty())
+    {
         if let Some(title) = block.strip_prefix("## ") {
             html += &format!("<h2>{}</h2>\n", inline(title));
         } else if let Some(title) = block.strip_prefix("# ") {
@@ -91,7 +97,10 @@ fn render(markdown: &str) -> String {
 }
 
 fn inline(text: &str) -> String {
-    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let escaped = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
     let mut html = String::new();
     for (index, part) in escaped.split('`').enumerate() {
         if index % 2 == 1 {

@@ -45,5 +45,11 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    json(status, &HealthBody { status: word, problems })
+    json(
+        status,
+        &HealthBody {
+            status: word,
+            problems,
+        },
+    )
 }

@@ -31,8 +31,17 @@ pub(crate) struct CodeName(pub(crate) String);
 async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String> {
     let params = RawPathParams::from_request_parts(parts, state)
         .await
-        .map_err(|_| ApiError::at(Code::InvalidParameter, format!("/{name}"), "must be percent-encoded UTF-8"))?;
-    let value = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+        .map_err(|_| {
+            ApiError::at(
+                Code::InvalidParameter,
+                format!("/{name}"),
+                "must be percent-encoded UTF-8",
+            )
+        })?;
+    let value = params
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned());
     value.ok_or_else(|| ApiError::of(Code::UnknownPath))
 }
 
@@ -126,7 +135,10 @@ impl Query {
         let text = self.text(name)?;
         let parsed = text.parse();
         if parsed.is_err() {
-            self.fault(name, "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z (a + is written %2B)");
+            self.fault(
+                name,
+                "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z (a + is written %2B)",
+            );
         }
         parsed.ok()
     }
@@ -160,15 +172,25 @@ impl Query {
 
 /// How long a client prefers to wait, as in RFC 7240; what is malformed is ignored, as it says.
 pub(crate) fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    preferences.flat_map(|text| text.split(',')).find_map(|preference| {
-        let preference = preference.split(';').next().unwrap_or_default();
-        let (name, value) = preference.split_once('=')?;
-        if !name.trim().eq_ignore_ascii_case("wait") {
-            return None;
-        }
-        value.trim().trim_matches('"').parse().ok().map(Duration::from_secs)
-    })
+    let preferences = headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    preferences
+        .flat_map(|text| text.split(','))
+        .find_map(|preference| {
+            let preference = preference.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=')?;
+            if !name.trim().eq_ignore_ascii_case("wait") {
+                return None;
+            }
+            value
+                .trim()
+                .trim_matches('"')
+                .parse()
+                .ok()
+                .map(Duration::from_secs)
+        })
 }
 
 #[cfg(test)]

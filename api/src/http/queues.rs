@@ -55,7 +55,10 @@ impl<'a> QueueBody<'a> {
 pub(crate) async fn list(State(app): State<App>, query: Query) -> Result<Response> {
     query.done()?;
     let counted = ops::queues::queues(&app).await?;
-    let queues = counted.queues.iter().map(|queue| QueueBody::of(&app, queue, &counted));
+    let queues = counted
+        .queues
+        .iter()
+        .map(|queue| QueueBody::of(&app, queue, &counted));
     let body = QueuesBody {
         queues: queues.collect(),
         observed_at: counted.at,

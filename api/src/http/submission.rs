@@ -73,7 +73,9 @@ impl Asked {
                 )),
                 _ => self.request.idempotency_key = Some(key),
             },
-            Err(detail) => self.violations.push(Violation::invalid("/idempotency_key", detail)),
+            Err(detail) => self
+                .violations
+                .push(Violation::invalid("/idempotency_key", detail)),
         }
         self
     }
@@ -88,7 +90,9 @@ fn key_in(headers: &HeaderMap) -> std::result::Result<Option<String>, &'static s
     if values.next().is_some() {
         return Err("must be given once");
     }
-    let text = value.to_str().map_err(|_| "must be 1 to 255 printable ASCII characters")?;
+    let text = value
+        .to_str()
+        .map_err(|_| "must be 1 to 255 printable ASCII characters")?;
     let unquoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let unquoted = unquoted.filter(|key| !key.is_empty());
     Ok(Some(unquoted.unwrap_or(text).to_owned()))
@@ -101,13 +105,14 @@ fn explain(text: &[u8], error: &serde_json::Error) -> ApiError {
         return malformed(error);
     }
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let error = match serde_path_to_error::deserialize::<_, SubmitBody<'_>>(&mut reader) {
-        Ok(_) => return malformed(error),
-        Err(error) => error,
+    let Err(error) = serde_path_to_error::deserialize::<_, SubmitBody<'_>>(&mut reader) else {
+        return malformed(error);
     };
     let mut pointer: String = error.path().iter().map(segment).collect();
     let detail = without_place(&error.inner().to_string());
-    if let Some(member) = detail.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+    if let Some(member) = detail
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split('`').next())
         && !pointer.ends_with(&escape(member))
     {
         pointer = format!("{pointer}/{}", escape(member));

@@ -114,7 +114,11 @@ pub(crate) async fn list(State(app): State<App>, query: Query) -> Result<Respons
     let (wanted, repeated) = wanted(query)?;
     let listed = ops::list::list(&app, wanted).await?;
     let body = ListBody {
-        tasks: listed.tasks.iter().map(|task: &Task| TaskBody::from(task)).collect(),
+        tasks: listed
+            .tasks
+            .iter()
+            .map(|task: &Task| TaskBody::from(task))
+            .collect(),
         next_page_token: listed.next.as_deref(),
     };
     let mut response = json(StatusCode::OK, &body);

@@ -33,7 +33,11 @@ impl<'a> From<&'a WorkerInfo> for WorkerBody<'a> {
             name: &worker.name,
             queues: worker.queues.iter().map(|queue| queue.as_str()).collect(),
             slots: worker.slots,
-            busy: worker.busy.iter().map(|(queue, count)| (queue.as_str(), *count)).collect(),
+            busy: worker
+                .busy
+                .iter()
+                .map(|(queue, count)| (queue.as_str(), *count))
+                .collect(),
             draining: worker.draining,
             started_at: worker.started_at,
             heartbeat_at: worker.heartbeat_at,

@@ -5,7 +5,11 @@ use axum::{extract::Request, http::header, middleware::Next, response::Response}
 use crate::{error::ApiError, layers::trace::RequestTrace};
 
 pub(crate) async fn layer(request: Request, next: Next) -> Response {
-    let trace = request.extensions().get::<RequestTrace>().cloned().unwrap_or_default();
+    let trace = request
+        .extensions()
+        .get::<RequestTrace>()
+        .cloned()
+        .unwrap_or_default();
     let mut response = next.run(request).await;
     let Some(error) = response.extensions_mut().remove::<ApiError>() else {
         return response;

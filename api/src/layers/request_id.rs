@@ -24,7 +24,10 @@ impl RequestId {
 }
 
 pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(HEADER).filter(|value| is_harmless(value.as_bytes()));
+    let given = request
+        .headers()
+        .get(HEADER)
+        .filter(|value| is_harmless(value.as_bytes()));
     let id = given.cloned().unwrap_or_else(make);
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;

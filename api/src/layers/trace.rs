@@ -65,7 +65,11 @@ pub(crate) fn join(span: &Span, incoming: Option<TraceParent>, request_id: &str)
     }
     let context = span.context();
     let current = context.span().span_context().clone();
-    let traceparent = if current.is_valid() { outgoing(&current) } else { incoming };
+    let traceparent = if current.is_valid() {
+        outgoing(&current)
+    } else {
+        incoming
+    };
     let trace_id = traceparent
         .as_ref()
         .and_then(|parent| parent.as_str().get(3..35))
@@ -108,8 +112,36 @@ mod tests {
     fn without_a_tracer_the_callers_trace_travels_on() {
         let sent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let trace = join(&Span::none(), sent.clone(), "id");
-        assert_eq!((trace.traceparent, trace.trace_id.as_str()), (sent, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(
+            (trace.traceparent, trace.trace_id.as_str()),
+            (sent, "4bf92f3577b34da6a3ce929d0e0e4736")
+        );
         assert_eq!(join(&Span::none(), None, "id").trace_id, "id");
+    }
+
+    #[test]
+    fn with_a_tracer_the_task_belongs_to_the_requests_span() {
+        use opentelemetry::trace::TracerProvider;
+        use tracing_subscriber::layer::SubscriberExt;
+
+        let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+            .build()
+            .tracer("test");
+        let subscriber =
+            tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer));
+        tracing::subscriber::with_default(subscriber, || {
+            let sent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+            let trace = join(&info_span!("request"), Some(sent.clone()), "id");
+            let outgoing = trace.traceparent.unwrap();
+            assert_eq!(outgoing.as_str()[..36], sent.as_str()[..36]);
+            assert_ne!(outgoing, sent, "the parent is the span, not the caller");
+            let alone = join(&info_span!("request"), None, "id");
+            assert!(
+                alone
+                    .traceparent
+                    .is_some_and(|own| own.as_str().contains(&alone.trace_id))
+            );
+        });
     }
 
     #[test]

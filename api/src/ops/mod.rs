@@ -20,7 +20,10 @@ use crate::{
 };
 
 /// Asks the store, bounded.
-pub(crate) async fn read<T>(app: &App, question: impl Future<Output = forebay_store::Result<T>>) -> Result<T> {
+pub(crate) async fn read<T>(
+    app: &App,
+    question: impl Future<Output = forebay_store::Result<T>>,
+) -> Result<T> {
     match timeout(app.bounds.read, question).await {
         Ok(answer) => answer.map_err(ApiError::from),
         Err(_) => Err(ApiError::of(Code::StoreUnavailable)),
@@ -28,7 +31,10 @@ pub(crate) async fn read<T>(app: &App, question: impl Future<Output = forebay_st
 }
 
 /// Asks the broker, bounded.
-pub(crate) async fn ask<T>(app: &App, question: impl Future<Output = forebay_broker::Result<T>>) -> Result<T> {
+pub(crate) async fn ask<T>(
+    app: &App,
+    question: impl Future<Output = forebay_broker::Result<T>>,
+) -> Result<T> {
     match timeout(app.bounds.ask, question).await {
         Ok(answer) => answer.map_err(ApiError::from),
         Err(_) => Err(ApiError::of(Code::BrokerUnavailable)),

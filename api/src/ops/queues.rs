@@ -1,7 +1,10 @@
 //! Counts what waits and what runs in each queue: in one place, every second or so, for the API and the metrics.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -90,7 +93,11 @@ pub(crate) async fn queue(app: &App, name: &QueueName) -> Result<(QueueFigures, 
 }
 
 async fn counted_within(app: &App, age: Duration) -> Arc<Counted> {
-    let recent = || app.observed.latest().filter(|counted| counted.taken.elapsed() <= age);
+    let recent = || {
+        app.observed
+            .latest()
+            .filter(|counted| counted.taken.elapsed() <= age)
+    };
     if let Some(counted) = recent() {
         return counted;
     }
@@ -119,10 +126,16 @@ async fn count(app: &App) -> Arc<Counted> {
                 scheduled: Some(row.scheduled),
             })
             .collect(),
-        None => app.observed.latest().as_deref().map(forget_rows).unwrap_or_default(),
+        None => app
+            .observed
+            .latest()
+            .as_deref()
+            .map(forget_rows)
+            .unwrap_or_default(),
     };
+    let away = AtomicBool::new(false);
     let queues: Vec<QueueFigures> = stream::iter(known)
-        .map(|queue| with_ready(app, queue))
+        .map(|queue| with_ready(app, queue, &away))
         .buffered(DEPTHS_AT_ONCE)
         .collect()
         .await;
@@ -153,12 +166,20 @@ fn forget_rows(former: &Counted) -> Vec<QueueFigures> {
     queues
 }
 
-async fn with_ready(app: &App, mut queue: QueueFigures) -> QueueFigures {
+/// Asks for the depth of a queue's lanes. A broker that is `away` for one queue is not asked for the others: a
+/// thousand timeouts would take longer than anybody waits.
+async fn with_ready(app: &App, mut queue: QueueFigures, away: &AtomicBool) -> QueueFigures {
     let mut sum = 0_u64;
     for lane in Lane::all_of(&queue.name) {
+        if away.load(Ordering::Relaxed) {
+            return queue;
+        }
         match ask(app, app.broker.depth(&lane)).await {
             Ok(depth) => sum = sum.saturating_add(depth.waiting),
-            Err(_) => return queue,
+            Err(_) => {
+                away.store(true, Ordering::Relaxed);
+                return queue;
+            }
         }
     }
     queue.ready = Some(sum);

@@ -152,7 +152,10 @@ mod tests {
         let first = submission("a", "2026-03-01T12:00:00Z");
         keys.about_to_submit(&first);
         assert!(matches!(keys.find(&first), Known::Unsure));
-        assert!(matches!(keys.find(&submission("b", "2026-03-01T12:00:01Z")), Known::Other));
+        assert!(matches!(
+            keys.find(&submission("b", "2026-03-01T12:00:01Z")),
+            Known::Other
+        ));
         keys.submitted(&crate::task::accepted(&first));
         let Known::Same(task) = keys.find(&submission("a", "2026-03-01T12:00:30Z")) else {
             panic!("forgot it");

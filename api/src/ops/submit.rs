@@ -80,7 +80,11 @@ fn check(app: &App, asked: Asked) -> Result<Submission> {
     }
 }
 
-async fn publish(app: &App, submission: Submission, patience: Patience) -> std::result::Result<(), PublishError> {
+async fn publish(
+    app: &App,
+    submission: Submission,
+    patience: Patience,
+) -> std::result::Result<(), PublishError> {
     let late = |within: Duration| PublishError::Unavailable(format!("nothing was heard for {within:?}"));
     match patience {
         Patience::None => {

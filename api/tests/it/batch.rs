@@ -18,15 +18,25 @@ use crate::{
 const BATCH: &str = "/v1/tasks/batch";
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 impl Door {
     async fn ndjson(&self, body: impl Into<Body>) -> Vec<Value> {
         let answer = self
-            .call(request("POST", BATCH, &[("content-type", "application/x-ndjson")], body))
+            .call(request(
+                "POST",
+                BATCH,
+                &[("content-type", "application/x-ndjson")],
+                body,
+            ))
             .await;
-        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::ACCEPTED, "application/x-ndjson"));
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (StatusCode::ACCEPTED, "application/x-ndjson")
+        );
         lines(&answer.text)
     }
 }
@@ -35,7 +45,10 @@ impl Door {
 async fn answers_for_each_item_in_order() {
     let door = Door::new();
     let answer = door
-        .post_json(BATCH, r#"[{"kind":"a"},{"kind":"B"},7,{"kind":"c","delay_seconds":60},{"knd":"d"}]"#)
+        .post_json(
+            BATCH,
+            r#"[{"kind":"a"},{"kind":"B"},7,{"kind":"c","delay_seconds":60},{"knd":"d"}]"#,
+        )
         .await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     let body = answer.json();
@@ -68,8 +81,15 @@ async fn takes_a_thousand_and_no_more() {
     assert_eq!(door.fake.lock().tasks.len(), 1_000);
     for count in [1_001, 100_000] {
         let answer = door.post_json(BATCH, array(count)).await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "batch_too_large"));
-        assert!(answer.text.contains(&format!("this one has {count}")), "{}", answer.text);
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (413, "batch_too_large")
+        );
+        assert!(
+            answer.text.contains(&format!("this one has {count}")),
+            "{}",
+            answer.text
+        );
     }
     assert_eq!(door.fake.lock().tasks.len(), 1_000);
 }
@@ -77,7 +97,10 @@ async fn takes_a_thousand_and_no_more() {
 #[tokio::test]
 async fn is_refused_whole_where_nothing_could_be_accepted_for_now() {
     let door = Door::new();
-    for (mood, status, code) in [(Mood::Down, 503, "broker_unavailable"), (Mood::Full, 429, "backlog_full")] {
+    for (mood, status, code) in [
+        (Mood::Down, 503, "broker_unavailable"),
+        (Mood::Full, 429, "backlog_full"),
+    ] {
         door.fake.lock().broker = mood;
         let answer = door.post_json(BATCH, r#"[{"kind":"a"},{"kind":"b"}]"#).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code));
@@ -102,7 +125,12 @@ async fn items_have_keys_of_their_own() {
 #[tokio::test]
 async fn a_batch_that_is_no_array_is_refused() {
     let door = Door::new();
-    for (body, code) in [("{}", "invalid_body"), ("7", "invalid_body"), ("[1,", "malformed_json"), ("", "malformed_json")] {
+    for (body, code) in [
+        ("{}", "invalid_body"),
+        ("7", "invalid_body"),
+        ("[1,", "malformed_json"),
+        ("", "malformed_json"),
+    ] {
         assert_eq!(door.post_json(BATCH, body).await.code(), code, "{body:?}");
     }
 }
@@ -133,7 +161,13 @@ async fn lines_are_answered_by_lines() {
             json!([5, "queued", null]),
         ]
     );
-    let kinds: Vec<String> = door.fake.lock().tasks.values().map(|task| task.kind.to_string()).collect();
+    let kinds: Vec<String> = door
+        .fake
+        .lock()
+        .tasks
+        .values()
+        .map(|task| task.kind.to_string())
+        .collect();
     assert_eq!(kinds.len(), 3);
     assert!(door.ndjson("").await.is_empty());
     assert!(door.ndjson("\n\n").await.is_empty());
@@ -143,10 +177,16 @@ async fn lines_are_answered_by_lines() {
 async fn a_stream_has_no_limit() {
     let door = Door::new();
     let chunk = Bytes::from("{\"kind\":\"echo\"}\n".repeat(100));
-    let body = Body::from_stream(futures::stream::iter((0..200).map(move |_| Ok::<_, Infallible>(chunk.clone()))));
+    let body = Body::from_stream(futures::stream::iter(
+        (0..200).map(move |_| Ok::<_, Infallible>(chunk.clone())),
+    ));
     let results = door.ndjson(body).await;
     assert_eq!(results.len(), 20_000);
-    assert!((0..).zip(&results).all(|(index, result)| result["index"] == json!(index) && result["id"].is_string()));
+    assert!(
+        (0..)
+            .zip(&results)
+            .all(|(index, result)| result["index"] == json!(index) && result["id"].is_string())
+    );
     assert_eq!(door.fake.lock().tasks.len(), 20_000);
 }
 
@@ -154,13 +194,24 @@ async fn a_stream_has_no_limit() {
 async fn results_come_while_the_client_still_sends() {
     let door = Door::new();
     let (mut client, body) = mpsc::channel::<Result<Bytes, Infallible>>(1);
-    let request = request("POST", BATCH, &[("content-type", "application/x-ndjson")], Body::from_stream(body));
+    let request = request(
+        "POST",
+        BATCH,
+        &[("content-type", "application/x-ndjson")],
+        Body::from_stream(body),
+    );
     let response = door.router.clone().oneshot(request).await.unwrap();
     let mut results = response.into_body().into_data_stream();
     for index in 0..3 {
-        client.send(Ok(Bytes::from_static(b"{\"kind\":\"echo\"}\n"))).await.unwrap();
+        client
+            .send(Ok(Bytes::from_static(b"{\"kind\":\"echo\"}\n")))
+            .await
+            .unwrap();
         let line = results.next().await.unwrap().unwrap();
-        assert_eq!(lines(std::str::from_utf8(&line).unwrap())[0]["index"], json!(index));
+        assert_eq!(
+            lines(std::str::from_utf8(&line).unwrap())[0]["index"],
+            json!(index)
+        );
     }
     drop(client);
     assert!(results.next().await.is_none());
@@ -168,12 +219,11 @@ async fn results_come_while_the_client_still_sends() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_not_read_from() {
-    let door = Door::bounded(Bounds {
-        lines: 4,
-        ..quick()
-    });
+    let door = Door::bounded(Bounds { lines: 4, ..quick() });
     let line = Bytes::from_static(b"{\"kind\":\"echo\"}\n");
-    let body = Body::from_stream(futures::stream::repeat_with(move || Ok::<_, Infallible>(line.clone())));
+    let body = Body::from_stream(futures::stream::repeat_with(move || {
+        Ok::<_, Infallible>(line.clone())
+    }));
     let request = request("POST", BATCH, &[("content-type", "application/x-ndjson")], body);
     let response = door.router.clone().oneshot(request).await.unwrap();
     let mut body = response.into_body();
@@ -190,7 +240,10 @@ async fn a_broken_broker_fails_lines_and_not_the_stream() {
     let door = Door::new();
     door.fake.lock().broker = Mood::Down;
     let results = door.ndjson("{\"kind\":\"a\"}\n{\"kind\":\"b\"}\n").await;
-    let codes: Vec<&str> = results.iter().map(|result| result["error"]["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> = results
+        .iter()
+        .map(|result| result["error"]["code"].as_str().unwrap())
+        .collect();
     assert_eq!(codes, ["broker_unavailable", "broker_unavailable"]);
 }
 
@@ -198,14 +251,25 @@ async fn a_broken_broker_fails_lines_and_not_the_stream() {
 async fn a_stream_ends_with_a_word_when_the_process_stops() {
     let door = Door::new();
     let (mut client, body) = mpsc::channel::<Result<Bytes, Infallible>>(1);
-    let request = request("POST", BATCH, &[("content-type", "application/x-ndjson")], Body::from_stream(body));
+    let request = request(
+        "POST",
+        BATCH,
+        &[("content-type", "application/x-ndjson")],
+        Body::from_stream(body),
+    );
     let response = door.router.clone().oneshot(request).await.unwrap();
     let mut results = response.into_body().into_data_stream();
-    client.send(Ok(Bytes::from_static(b"{\"kind\":\"echo\"}\n"))).await.unwrap();
+    client
+        .send(Ok(Bytes::from_static(b"{\"kind\":\"echo\"}\n")))
+        .await
+        .unwrap();
     results.next().await.unwrap().unwrap();
     door.app.stop.cancel();
     let last = results.next().await.unwrap().unwrap();
     let last = &lines(std::str::from_utf8(&last).unwrap())[0];
-    assert_eq!((&last["index"], &last["error"]["code"]), (&json!(1), &json!("shutting_down")));
+    assert_eq!(
+        (&last["index"], &last["error"]["code"]),
+        (&json!(1), &json!("shutting_down"))
+    );
     assert!(results.next().await.is_none());
 }

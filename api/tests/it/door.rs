@@ -48,12 +48,11 @@ pub(crate) struct Door {
 /// The bounds of the doors, with shorter waits.
 pub(crate) fn quick() -> Bounds {
     Bounds {
-        submit: Duration::from_millis(200),
-        submit_patient: Duration::from_millis(300),
-        lookup: Duration::from_millis(50),
-        read: Duration::from_millis(200),
-        ask: Duration::from_millis(200),
-        recording: Duration::from_millis(200),
+        submit: Duration::from_millis(500),
+        lookup: Duration::from_millis(100),
+        read: Duration::from_millis(500),
+        ask: Duration::from_millis(500),
+        recording: Duration::from_millis(500),
         fresh: Duration::ZERO,
         drain: Duration::from_secs(5),
         ..Bounds::default()
@@ -79,13 +78,21 @@ impl Answer {
 
     /// The code of the problem that it is.
     pub(crate) fn code(&self) -> String {
-        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            "application/problem+json",
+            "{self:?}"
+        );
         self.json()["code"].as_str().unwrap().to_owned()
     }
 
     /// The id of the task that it shows.
     pub(crate) fn id(&self) -> TaskId {
-        self.json()["id"].as_str().unwrap_or_else(|| panic!("{self:?}")).parse().unwrap()
+        self.json()["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{self:?}"))
+            .parse()
+            .unwrap()
     }
 }
 
@@ -127,14 +134,7 @@ impl Door {
     }
 
     pub(crate) async fn call(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
-        }
+        call(&self.router, request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -149,7 +149,12 @@ impl Door {
         self.post_with(path, &[], body).await
     }
 
-    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
         self.call(request("POST", path, &all, body)).await
@@ -163,8 +168,28 @@ impl Door {
     }
 }
 
-pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
-    let mut request = Request::builder().method(method).uri(path).header("x-request-id", "test");
+/// Sends a request, and reads the whole answer.
+pub(crate) async fn call(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        text: String::from_utf8(bytes.to_vec()).unwrap(),
+    }
+}
+
+pub(crate) fn request(
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Body>,
+) -> Request<Body> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("x-request-id", "test");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -178,7 +203,10 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    if tokio::time::timeout(Duration::from_secs(10), waiting).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .is_err()
+    {
         panic!("in vain: {what}");
     }
 }

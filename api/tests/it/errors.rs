@@ -25,25 +25,39 @@ async fn answers() -> Vec<Answer> {
     let mut answers = vec![
         post("{\"kind\":").await,
         post(r#"{"kind":"echo","qeue":"images"}"#).await,
-        door.get("/v1/tasks?state=sleeping&page=2&page_size=1&page_size=2").await,
+        door.get("/v1/tasks?state=sleeping&page=2&page_size=1&page_size=2")
+            .await,
         door.get("/v1/tasks?page_token=AAAA").await,
         door.get("/v2/tasks").await,
         door.get(UNKNOWN).await,
         door.get("/v1/queues/unheard-of").await,
-        door.call(request("DELETE", "/v1/tasks", &[], Body::empty())).await,
-        door.post_json("/v1/tasks", Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>()))
+        door.call(request("DELETE", "/v1/tasks", &[], Body::empty()))
             .await,
+        door.post_json(
+            "/v1/tasks",
+            Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>()),
+        )
+        .await,
     ];
     let key = [("idempotency-key", "k")];
     let succeeded = door.post_with("/v1/tasks", &key, ECHO).await.id();
-    door.fake.change(succeeded, State::Succeeded, "2026-03-01T12:00:01Z");
+    door.fake
+        .change(succeeded, State::Succeeded, "2026-03-01T12:00:01Z");
     answers.push(door.post(&format!("/v1/tasks/{succeeded}/cancel")).await);
     answers.push(door.post_json("/v1/tasks", "x".repeat(301 * 1024)).await);
     let large = format!(r#"{{"kind":"echo","payload":"{}"}}"#, "x".repeat(257 * 1024));
     answers.push(door.post_json("/v1/tasks", large).await);
     let many = format!("[{}]", vec!["1"; 1_001].join(","));
     answers.push(door.post_json("/v1/tasks/batch", many).await);
-    answers.push(door.call(request("POST", "/v1/tasks", &[("content-type", "text/plain")], ECHO)).await);
+    answers.push(
+        door.call(request(
+            "POST",
+            "/v1/tasks",
+            &[("content-type", "text/plain")],
+            ECHO,
+        ))
+        .await,
+    );
     answers.push(post(r#"{"kind":"two words","run_at":"tomorrow","tags":["ok",""],"max_attempts":0}"#).await);
     answers.push(door.post_with("/v1/tasks", &key, r#"{"kind":"other"}"#).await);
     door.fake.lock().broker = Mood::Full;
@@ -91,7 +105,11 @@ async fn each_is_a_problem_that_says_nothing_of_the_inside() {
     for (answer, code) in answers.iter().zip(Code::ALL) {
         assert_eq!(answer.status.as_u16(), code.row().status);
         assert_eq!(answer.header("x-request-id"), "test");
-        assert!(!answer.text.contains("secret") && !answer.text.contains("10.0.0"), "{}", answer.text);
+        assert!(
+            !answer.text.contains("secret") && !answer.text.contains("10.0.0"),
+            "{}",
+            answer.text
+        );
         let retry = code.row().retry_after_seconds.map(|seconds| seconds.to_string());
         assert_eq!(answer.header("retry-after"), retry.unwrap_or_default());
         let body = serde_json::to_string_pretty(&answer.json()).unwrap();
@@ -110,17 +128,23 @@ fn regex_free_id(text: &str) -> String {
 #[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
     let door = Door::new();
-    let answer = door.call(request("DELETE", "/v1/tasks", &[], Body::empty())).await;
+    let answer = door
+        .call(request("DELETE", "/v1/tasks", &[], Body::empty()))
+        .await;
     let mut allowed: Vec<&str> = answer.header("allow").split(',').map(str::trim).collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["GET", "HEAD", "POST"]);
-    let options = door.call(request("OPTIONS", "/v1/workers", &[], Body::empty())).await;
+    let options = door
+        .call(request("OPTIONS", "/v1/workers", &[], Body::empty()))
+        .await;
     assert_eq!((options.status.as_u16(), options.text.as_str()), (204, ""));
     assert!(options.header("allow").contains("GET"), "{options:?}");
     let head = door.call(request("HEAD", "/v1/tasks", &[], Body::empty())).await;
     assert_eq!((head.status.as_u16(), head.text.as_str()), (200, ""));
     for method in ["TRACE", "PUT", "BREW"] {
-        let answer = door.call(request(method, "/health/live", &[], Body::empty())).await;
+        let answer = door
+            .call(request(method, "/health/live", &[], Body::empty()))
+            .await;
         assert_eq!(answer.code(), "method_not_allowed", "{method}");
     }
 }
@@ -133,11 +157,21 @@ async fn every_answer_has_the_headers_of_the_house() {
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("cache-control"), "no-store");
         assert_eq!(answer.header("referrer-policy"), "no-referrer");
-        assert!(answer.header("content-security-policy").contains("frame-ancestors 'none'"));
+        assert!(
+            answer
+                .header("content-security-policy")
+                .contains("frame-ancestors 'none'")
+        );
         assert_eq!(answer.header("x-request-id"), "test");
     }
-    let made = axum::http::Request::get("/v1/tasks").header("x-request-id", "<script>").body(Body::empty()).unwrap();
+    let made = axum::http::Request::get("/v1/tasks")
+        .header("x-request-id", "<script>")
+        .body(Body::empty())
+        .unwrap();
     let made = door.call(made).await;
     let id = made.header("x-request-id");
-    assert!(id.len() == 20 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    assert!(
+        id.len() == 20 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{id}"
+    );
 }

@@ -41,7 +41,9 @@ impl Events {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
-                    let line = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                    let line = block
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
                     line.unwrap_or_default().to_owned()
                 };
                 let event = (!field("data").is_empty()).then(|| Event {
@@ -56,7 +58,9 @@ impl Events {
                 continue;
             }
             let within = std::time::Duration::from_secs(10);
-            let chunk = tokio::time::timeout(within, self.stream.next()).await.expect("an event in time")?;
+            let chunk = tokio::time::timeout(within, self.stream.next())
+                .await
+                .expect("an event in time")?;
             self.text += std::str::from_utf8(&chunk.unwrap()).unwrap();
         }
     }
@@ -73,11 +77,17 @@ async fn follows_a_task_to_its_end() {
     let path = format!("/v1/tasks/{id}/events");
     let mut events = Events::of(&door, &path, None).await;
     let first = events.next().await.unwrap();
-    assert_eq!((first.name.as_str(), &first.data["state"]), ("state", &json!("queued")));
+    assert_eq!(
+        (first.name.as_str(), &first.data["state"]),
+        ("state", &json!("queued"))
+    );
     assert_eq!(first.data["task"]["id"], id.to_string());
     door.fake.change(id, State::Running, "2026-03-01T12:00:01Z");
     let second = events.next().await.unwrap();
-    assert_eq!((&second.data["state"], &second.data["attempt"]), (&json!("running"), &json!(1)));
+    assert_eq!(
+        (&second.data["state"], &second.data["attempt"]),
+        (&json!("running"), &json!(1))
+    );
     door.fake.change(id, State::Succeeded, "2026-03-01T12:00:02Z");
     let last = events.next().await.unwrap();
     assert_eq!(last.data["task"]["result"], json!({"done": true}));
@@ -118,9 +128,15 @@ async fn tells_of_all_tasks_that_are_asked_for() {
     let mut all = Events::of(&door, "/v1/events", None).await;
     let mut some = Events::of(&door, "/v1/events?queue=images&state=queued&kind=a", None).await;
     let other = door.submit().await.id();
-    let image = door.post_json("/v1/tasks", r#"{"kind":"a","queue":"images"}"#).await.id();
+    let image = door
+        .post_json("/v1/tasks", r#"{"kind":"a","queue":"images"}"#)
+        .await
+        .id();
     let heard = all.next().await.unwrap();
-    assert_eq!((heard.name.as_str(), &heard.data["id"]), ("state", &json!(other.to_string())));
+    assert_eq!(
+        (heard.name.as_str(), &heard.data["id"]),
+        ("state", &json!(other.to_string()))
+    );
     assert_eq!(all.next().await.unwrap().data["id"], image.to_string());
     assert_eq!(
         some.next().await.unwrap().data,
@@ -131,7 +147,10 @@ async fn tells_of_all_tasks_that_are_asked_for() {
     assert_eq!(resumed.next().await.unwrap().data["id"], image.to_string());
     let mut lost = Events::of(&door, "/v1/events", Some("long-gone")).await;
     let missed = lost.next().await.unwrap();
-    assert_eq!((missed.name.as_str(), missed.data), ("missed", json!({"missed": null})));
+    assert_eq!(
+        (missed.name.as_str(), missed.data),
+        ("missed", json!({"missed": null}))
+    );
 }
 
 #[tokio::test]

@@ -12,13 +12,13 @@ use forebay_broker::{
     Broker, BrokerError, Depth, Message, PublishError, Result as BrokerResult, Source, Subscription,
 };
 use forebay_core::{
-    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, Signal, State, Submission, Task, TaskEvent, TaskId,
-    Timestamp, WorkerId, WorkerInfo,
+    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, Signal, State, Submission, Task, TaskEvent,
+    TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
-    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat, HeartbeatReply,
-    Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject, Republished, Result,
-    StoreError, TaskFilter,
+    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
+    HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
+    Republished, Result, StoreError, TaskFilter,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::broadcast;
@@ -98,7 +98,8 @@ impl Fake {
                     task.finished_at = Some(at);
                 }
                 State::Failed => {
-                    task.errors.push(AttemptError::new(task.attempt, Outcome::Failed, "no luck", at));
+                    task.errors
+                        .push(AttemptError::new(task.attempt, Outcome::Failed, "no luck", at));
                     task.finished_at = Some(at);
                 }
                 _ => {}
@@ -175,7 +176,11 @@ impl Inner {
         });
     }
 
-    fn change(&mut self, id: TaskId, change: impl FnOnce(&mut Lifecycle) -> std::result::Result<(), forebay_core::Refused>) -> Changed {
+    fn change(
+        &mut self,
+        id: TaskId,
+        change: impl FnOnce(&mut Lifecycle) -> std::result::Result<(), forebay_core::Refused>,
+    ) -> Changed {
         let Some(task) = self.tasks.get_mut(&id) else {
             return Changed::NotFound;
         };
@@ -207,10 +212,13 @@ impl Inner {
 #[async_trait]
 impl Broker for Fake {
     async fn publish(&self, batch: Vec<Message>) -> Vec<std::result::Result<(), PublishError>> {
+        // A broker that hangs takes what it was sent when it comes to.
+        while self.lock().broker == Mood::Hangs {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let mood = self.lock().broker;
         let refused = match mood {
-            Mood::Hangs => std::future::pending().await,
-            Mood::Up => None,
+            Mood::Up | Mood::Hangs => None,
             Mood::Down => Some(PublishError::Unavailable("no servers (10.0.0.8:4222)".into())),
             Mood::Full => Some(PublishError::Full),
             Mood::Conflicts => Some(PublishError::Conflict),
@@ -336,7 +344,10 @@ impl Operate for Fake {
 
     async fn retry(&self, id: TaskId) -> Result<Changed> {
         let now = "2026-03-01T13:00:00Z".parse().unwrap();
-        Ok(self.store("retry a task").await?.change(id, |life| life.retry(now)))
+        Ok(self
+            .store("retry a task")
+            .await?
+            .change(id, |life| life.retry(now)))
     }
 }
 
@@ -399,7 +410,13 @@ impl Dispatch for Fake {
         not_faked()
     }
 
-    async fn republish_lost(&self, _: &[(Lane, Timestamp)], _: Timestamp, _: usize, _: &dyn ReadySink) -> Result<Republished> {
+    async fn republish_lost(
+        &self,
+        _: &[(Lane, Timestamp)],
+        _: Timestamp,
+        _: usize,
+        _: &dyn ReadySink,
+    ) -> Result<Republished> {
         not_faked()
     }
 

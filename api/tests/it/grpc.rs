@@ -5,12 +5,15 @@ use std::time::Duration;
 use forebay_api::{error::Code, serve_grpc};
 use forebay_core::State;
 use forebay_proto::v1::{
-    self, submit_task_request::When, submit_tasks_response::Result as Outcome, task_service_client::TaskServiceClient,
+    self, submit_task_request::When, submit_tasks_response::Result as Outcome,
+    task_service_client::TaskServiceClient,
 };
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_stream::StreamExt;
 use tonic::{Status, transport::Channel};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -37,25 +40,33 @@ fn echo() -> v1::SubmitTaskRequest {
     }
 }
 
-fn get(id: impl ToString) -> v1::GetTaskRequest {
+fn get(id: &impl ToString) -> v1::GetTaskRequest {
     v1::GetTaskRequest { id: id.to_string() }
 }
 
 /// What both doors must agree on.
 fn code_of(status: &Status) -> &'static str {
     let details = status.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    let info = details
+        .error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "forebay");
     let code = Code::parse(&info.reason).unwrap();
     assert_eq!(status.code(), code.row().grpc, "{status:?}");
-    let retry = details.retry_info().and_then(|retry| retry.retry_delay).map(|delay| delay.as_secs());
+    let retry = details
+        .retry_info()
+        .and_then(|retry| retry.retry_delay)
+        .map(|delay| delay.as_secs());
     assert_eq!(retry, code.row().retry_after_seconds.map(u64::from));
     code.as_str()
 }
 
 fn fields_of(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
-    let fields = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    let fields = details
+        .bad_request()
+        .map(|bad| bad.field_violations.clone())
+        .unwrap_or_default();
     let mut names: Vec<String> = fields.into_iter().map(|field| field.field).collect();
     names.sort();
     names
@@ -63,8 +74,16 @@ fn fields_of(status: &Status) -> Vec<String> {
 
 fn pointers_of(problem: &serde_json::Value) -> Vec<String> {
     let errors = problem["errors"].as_array().unwrap();
-    let mut names: Vec<String> =
-        errors.iter().map(|error| error["pointer"].as_str().unwrap().trim_start_matches('/').to_owned()).collect();
+    let mut names: Vec<String> = errors
+        .iter()
+        .map(|error| {
+            error["pointer"]
+                .as_str()
+                .unwrap()
+                .trim_start_matches('/')
+                .to_owned()
+        })
+        .collect();
     names.sort();
     names
 }
@@ -170,10 +189,23 @@ async fn the_same_submission_gets_the_same_answer_over_both_doors() {
             (None, Ok(answer)) => {
                 let task = answer.into_inner().task.unwrap();
                 let body = http.json();
-                let brief = serde_json::json!([task.kind, task.queue, task.priority, task.project, task.tags]);
-                assert_eq!(brief, serde_json::json!([body["kind"], body["queue"], body["priority"], body["project"], body["tags"]]));
+                let brief =
+                    serde_json::json!([task.kind, task.queue, task.priority, task.project, task.tags]);
+                assert_eq!(
+                    brief,
+                    serde_json::json!([
+                        body["kind"],
+                        body["queue"],
+                        body["priority"],
+                        body["project"],
+                        body["tags"]
+                    ])
+                );
                 assert_eq!(task.payload, serde_json::to_vec(&body["payload"]).unwrap());
-                let state = v1::TaskState::try_from(task.state).unwrap().as_str_name().to_lowercase();
+                let state = v1::TaskState::try_from(task.state)
+                    .unwrap()
+                    .as_str_name()
+                    .to_lowercase();
                 assert_eq!(state, format!("task_state_{}", body["state"].as_str().unwrap()));
             }
             (Some(code), Err(status)) => {
@@ -202,12 +234,42 @@ async fn the_same_fault_gets_the_same_answer_over_both_doors() {
     };
     for (broker, store, submit, known, stranger) in [
         (Mood::Up, Mood::Up, "ok", "ok", "task_not_found"),
-        (Mood::Down, Mood::Up, "broker_unavailable", "ok", "broker_unavailable"),
-        (Mood::Hangs, Mood::Up, "broker_unavailable", "ok", "broker_unavailable"),
+        (
+            Mood::Down,
+            Mood::Up,
+            "broker_unavailable",
+            "ok",
+            "broker_unavailable",
+        ),
+        (
+            Mood::Hangs,
+            Mood::Up,
+            "broker_unavailable",
+            "ok",
+            "broker_unavailable",
+        ),
         (Mood::Full, Mood::Up, "backlog_full", "ok", "task_not_found"),
-        (Mood::Conflicts, Mood::Up, "idempotency_key_reused", "ok", "task_not_found"),
-        (Mood::Up, Mood::Down, "ok", "store_unavailable", "store_unavailable"),
-        (Mood::Up, Mood::Hangs, "ok", "store_unavailable", "store_unavailable"),
+        (
+            Mood::Conflicts,
+            Mood::Up,
+            "idempotency_key_reused",
+            "ok",
+            "task_not_found",
+        ),
+        (
+            Mood::Up,
+            Mood::Down,
+            "ok",
+            "store_unavailable",
+            "store_unavailable",
+        ),
+        (
+            Mood::Up,
+            Mood::Hangs,
+            "ok",
+            "store_unavailable",
+            "store_unavailable",
+        ),
     ] {
         set(broker, store);
         let http = [
@@ -215,22 +277,40 @@ async fn the_same_fault_gets_the_same_answer_over_both_doors() {
             door.get(&read).await,
             door.get(&unknown).await,
         ];
-        let http = http.map(|answer| if answer.status.is_success() { "ok".to_owned() } else { answer.code() });
+        let http = http.map(|answer| {
+            if answer.status.is_success() {
+                "ok".to_owned()
+            } else {
+                answer.code()
+            }
+        });
         let grpc = [
             client.submit_task(echo()).await.map(drop),
-            client.get_task(get(id)).await.map(drop),
-            client.get_task(get(UNKNOWN)).await.map(drop),
+            client.get_task(get(&id)).await.map(drop),
+            client.get_task(get(&UNKNOWN)).await.map(drop),
         ];
         let grpc = grpc.map(|answer| answer.map_or_else(|status| code_of(&status), |()| "ok"));
         assert_eq!(http, [submit, known, stranger], "{broker:?} {store:?}");
         assert_eq!(grpc, [submit, known, stranger], "{broker:?} {store:?}");
     }
     set(Mood::Up, Mood::Up);
-    let wrong = client.get_task(get("x")).await.unwrap_err();
-    assert_eq!((code_of(&wrong), fields_of(&wrong)), ("invalid_parameter", vec!["id".to_owned()]));
+    let wrong = client.get_task(get(&"x")).await.unwrap_err();
+    assert_eq!(
+        (code_of(&wrong), fields_of(&wrong)),
+        ("invalid_parameter", vec!["id".to_owned()])
+    );
     door.fake.lock().lagging = true;
-    let late = client.submit_task(echo()).await.unwrap().into_inner().task.unwrap();
-    assert_eq!(code_of(&client.get_task(get(late.id)).await.unwrap_err()), "not_yet_recorded");
+    let late = client
+        .submit_task(echo())
+        .await
+        .unwrap()
+        .into_inner()
+        .task
+        .unwrap();
+    assert_eq!(
+        code_of(&client.get_task(get(&late.id)).await.unwrap_err()),
+        "not_yet_recorded"
+    );
 }
 
 #[tokio::test]
@@ -238,29 +318,57 @@ async fn lists_cancels_and_retries() {
     let door = Door::new();
     let (channel, _server) = served(&door).await;
     let mut client = TaskServiceClient::new(channel);
-    let ids = [door.submit().await.id().to_string(), door.submit().await.id().to_string()];
+    let ids = [
+        door.submit().await.id().to_string(),
+        door.submit().await.id().to_string(),
+    ];
     let list = |page_token: String, page_size| v1::ListTasksRequest {
         state: v1::TaskState::Queued.into(),
         page_size,
         page_token,
         ..Default::default()
     };
-    let first = client.list_tasks(list(String::new(), 1)).await.unwrap().into_inner();
-    let second = client.list_tasks(list(first.next_page_token, 1)).await.unwrap().into_inner();
+    let first = client
+        .list_tasks(list(String::new(), 1))
+        .await
+        .unwrap()
+        .into_inner();
+    let second = client
+        .list_tasks(list(first.next_page_token, 1))
+        .await
+        .unwrap()
+        .into_inner();
     let mut listed = [first.tasks[0].id.clone(), second.tasks[0].id.clone()];
     listed.sort();
     let mut expected = ids.clone();
     expected.sort();
     assert_eq!((listed, second.next_page_token.as_str()), (expected, ""));
     let wrong = client.list_tasks(list(String::new(), 500)).await.unwrap_err();
-    assert_eq!((code_of(&wrong), fields_of(&wrong)), ("invalid_parameter", vec!["page_size".to_owned()]));
+    assert_eq!(
+        (code_of(&wrong), fields_of(&wrong)),
+        ("invalid_parameter", vec!["page_size".to_owned()])
+    );
     let id = ids[0].clone();
-    let cancelled = client.cancel_task(v1::CancelTaskRequest { id: id.clone() }).await.unwrap().into_inner();
+    let cancelled = client
+        .cancel_task(v1::CancelTaskRequest { id: id.clone() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(cancelled.task.unwrap().state(), v1::TaskState::Cancelled);
-    let again = client.cancel_task(v1::CancelTaskRequest { id: id.clone() }).await.unwrap_err();
+    let again = client
+        .cancel_task(v1::CancelTaskRequest { id: id.clone() })
+        .await
+        .unwrap_err();
     assert_eq!(code_of(&again), "state_conflict");
-    assert_eq!(again.get_error_details().error_info().unwrap().metadata["state"], "cancelled");
-    let retried = client.retry_task(v1::RetryTaskRequest { id }).await.unwrap().into_inner();
+    assert_eq!(
+        again.get_error_details().error_info().unwrap().metadata["state"],
+        "cancelled"
+    );
+    let retried = client
+        .retry_task(v1::RetryTaskRequest { id })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(retried.task.unwrap().state(), v1::TaskState::Retrying);
 }
 
@@ -270,7 +378,11 @@ async fn streams_submissions_and_watches() {
     let (channel, _server) = served(&door).await;
     let mut client = TaskServiceClient::new(channel);
     let requests = vec![echo(), v1::SubmitTaskRequest::default(), echo()];
-    let answers = client.submit_tasks(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    let answers = client
+        .submit_tasks(tokio_stream::iter(requests))
+        .await
+        .unwrap()
+        .into_inner();
     let answers: Vec<v1::SubmitTasksResponse> = answers.map(Result::unwrap).collect().await;
     let brief: Vec<(u64, String)> = answers
         .iter()
@@ -279,24 +391,41 @@ async fn streams_submissions_and_watches() {
             Outcome::Problem(problem) => (answer.index, problem.code.clone()),
         })
         .collect();
-    assert_eq!(brief, [(0, "echo".into()), (1, "invalid_request".into()), (2, "echo".into())]);
+    assert_eq!(
+        brief,
+        [
+            (0, "echo".into()),
+            (1, "invalid_request".into()),
+            (2, "echo".into())
+        ]
+    );
     let id = *door.fake.lock().tasks.keys().next().unwrap();
     let watch = |after: String| v1::WatchTaskRequest {
         id: id.to_string(),
         after,
     };
-    let mut steps = client.watch_task(watch(String::new())).await.unwrap().into_inner();
+    let mut steps = client
+        .watch_task(watch(String::new()))
+        .await
+        .unwrap()
+        .into_inner();
     let first = steps.next().await.unwrap().unwrap();
     assert_eq!(first.state(), v1::TaskState::Queued);
     door.fake.change(id, State::Running, "2026-03-01T12:00:01Z");
-    assert_eq!(steps.next().await.unwrap().unwrap().state(), v1::TaskState::Running);
+    assert_eq!(
+        steps.next().await.unwrap().unwrap().state(),
+        v1::TaskState::Running
+    );
     door.fake.change(id, State::Succeeded, "2026-03-01T12:00:02Z");
     let last = steps.next().await.unwrap().unwrap();
     assert_eq!(last.task.unwrap().result, r#"{"done":true}"#);
     assert!(steps.next().await.is_none());
     let mut after = client.watch_task(watch(last.cursor)).await.unwrap().into_inner();
     assert!(after.next().await.is_none());
-    assert_eq!(code_of(&client.watch_task(watch("x".into())).await.unwrap_err()), "invalid_parameter");
+    assert_eq!(
+        code_of(&client.watch_task(watch("x".into())).await.unwrap_err()),
+        "invalid_parameter"
+    );
 }
 
 #[tokio::test]
@@ -310,12 +439,19 @@ async fn health_follows_the_drain_and_the_door_closes() {
     let now = health.check(request.clone()).await.unwrap().into_inner();
     assert_eq!(now.status(), ServingStatus::Serving);
     let mut watch = health.watch(request).await.unwrap().into_inner();
-    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(
+        watch.next().await.unwrap().unwrap().status(),
+        ServingStatus::Serving
+    );
     door.app.stop.cancel();
     let told = timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(told.status(), ServingStatus::NotServing);
     drop((watch, health, channel));
-    timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
+    timeout(PATIENCE, server)
+        .await
+        .expect("the server ends")
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -327,14 +463,25 @@ async fn tells_what_services_there_are() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let mut answers = client
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .unwrap()
+        .into_inner();
     let answer = answers.next().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
         panic!("{answer:?}");
     };
     let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     names.sort();
-    assert_eq!(names, ["forebay.v1.TaskService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]);
+    assert_eq!(
+        names,
+        [
+            "forebay.v1.TaskService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -344,9 +491,12 @@ async fn calls_are_counted_and_panics_say_nothing() {
     let mut client = TaskServiceClient::new(channel);
     client.submit_task(echo()).await.unwrap();
     door.fake.lock().panics = true;
-    let failed = client.get_task(get(UNKNOWN)).await.unwrap_err();
+    let failed = client.get_task(get(&UNKNOWN)).await.unwrap_err();
     assert_eq!(code_of(&failed), "internal");
     assert!(!failed.message().contains("secret"));
     let metrics = door.app.metrics.encode();
-    assert!(metrics.contains("rpc_server_call_duration_seconds_count{method=\"SubmitTask\",code=\"0\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("rpc_server_call_duration_seconds_count{method=\"SubmitTask\",code=\"0\"} 1"),
+        "{metrics}"
+    );
 }

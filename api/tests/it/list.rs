@@ -25,7 +25,12 @@ async fn pages_through_everything_newest_first_once() {
             assert_eq!(page.header("link"), "");
             break;
         };
-        let link = page.header("link").strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+        let link = page
+            .header("link")
+            .strip_prefix('<')
+            .unwrap()
+            .strip_suffix(">; rel=\"next\"")
+            .unwrap();
         assert!(link.contains(&format!("page_token={token}")), "{link}");
         path = link.to_owned();
     }
@@ -39,8 +44,15 @@ async fn a_token_is_bound_to_its_filter() {
     door.submit().await;
     let page = door.get("/v1/tasks?page_size=1").await.json();
     let token = page["next_page_token"].as_str().unwrap();
-    assert_eq!(door.get(&format!("/v1/tasks?page_size=2&page_token={token}")).await.status, 200);
-    let other = door.get(&format!("/v1/tasks?state=queued&page_token={token}")).await;
+    assert_eq!(
+        door.get(&format!("/v1/tasks?page_size=2&page_token={token}"))
+            .await
+            .status,
+        200
+    );
+    let other = door
+        .get(&format!("/v1/tasks?state=queued&page_token={token}"))
+        .await;
     assert_eq!(other.code(), "invalid_page_token");
 }
 
@@ -61,10 +73,18 @@ async fn filters() {
         ("created_before=2026-03-01T12:30:00Z", tagged),
         ("created_after=2026-03-01T14:30:00%2B02:00", other),
         ("state=running", other),
-        ("created_after=0001-01-01T00:00:00Z&kind=echo&project=default", other),
+        (
+            "created_after=0001-01-01T00:00:00Z&kind=echo&project=default",
+            other,
+        ),
     ] {
         let body = door.get(&format!("/v1/tasks?{query}")).await.json();
-        let ids: Vec<&str> = body["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap()).collect();
+        let ids: Vec<&str> = body["tasks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|task| task["id"].as_str().unwrap())
+            .collect();
         assert_eq!(ids, [expected.to_string()], "{query}");
     }
 }

@@ -1,5 +1,10 @@
 //! The doors from the outside: requests in, answers out.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can not go on says so by panicking"
+)]
+
 mod batch;
 mod docs;
 mod door;
@@ -12,6 +17,7 @@ mod list;
 mod openapi;
 mod overload;
 mod queues;
+mod real;
 mod serve;
 mod submit;
 mod tasks;

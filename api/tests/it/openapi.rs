@@ -25,17 +25,24 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 #[test]
 fn has_every_route_and_no_other() {
     let document = document();
-    let described: BTreeSet<(String, String)> =
-        operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
-    let served: BTreeSet<(String, String)> =
-        routes().into_iter().map(|(method, path)| (method.to_owned(), path.to_owned())).collect();
+    let described: BTreeSet<(String, String)> = operations(&document)
+        .into_iter()
+        .map(|(method, path, _)| (method, path))
+        .collect();
+    let served: BTreeSet<(String, String)> = routes()
+        .into_iter()
+        .map(|(method, path)| (method.to_owned(), path.to_owned()))
+        .collect();
     assert_eq!(described, served);
 }
 
 #[tokio::test]
 async fn is_served_as_it_is_kept() {
     let answer = Door::new().get("/openapi.json").await;
-    assert_eq!((answer.header("content-type"), answer.text.as_str()), ("application/json", OPENAPI));
+    assert_eq!(
+        (answer.header("content-type"), answer.text.as_str()),
+        ("application/json", OPENAPI)
+    );
     assert_eq!(document()["openapi"], "3.1.0");
 }
 
@@ -45,7 +52,9 @@ fn every_reference_leads_somewhere() {
         match at {
             Value::Object(members) => {
                 if let Some(Value::String(reference)) = members.get("$ref") {
-                    let pointer = reference.strip_prefix('#').expect("a reference within the document");
+                    let pointer = reference
+                        .strip_prefix('#')
+                        .expect("a reference within the document");
                     assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
                 }
                 members.values().for_each(|value| visit(document, value));
@@ -61,8 +70,14 @@ fn every_reference_leads_somewhere() {
 #[test]
 fn knows_every_code_and_names_each_operation_once() {
     let document = document();
-    let codes: Vec<&str> = document.pointer("/components/schemas/Problem/properties/code/enum").unwrap()
-        .as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
+    let codes: Vec<&str> = document
+        .pointer("/components/schemas/Problem/properties/code/enum")
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|code| code.as_str().unwrap())
+        .collect();
     let table: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(codes, table);
     let names: Vec<String> = operations(&document)
@@ -72,16 +87,29 @@ fn knows_every_code_and_names_each_operation_once() {
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     for (method, path, operation) in operations(&document) {
         let answers = operation["responses"].as_object().unwrap();
-        assert!(answers.contains_key("default") && answers.contains_key("500"), "{method} {path}");
-        assert!(operation["summary"].is_string() && operation["description"].is_string(), "{method} {path}");
-        let in_path: Vec<&str> = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+        assert!(
+            answers.contains_key("default") && answers.contains_key("500"),
+            "{method} {path}"
+        );
+        assert!(
+            operation["summary"].is_string() && operation["description"].is_string(),
+            "{method} {path}"
+        );
+        let in_path: Vec<&str> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .collect();
         for name in in_path {
-            let found = operation["parameters"].as_array().unwrap().iter().any(|parameter| {
-                let parameter = parameter["$ref"].as_str().map_or(parameter, |reference| {
-                    document.pointer(&reference[1..]).unwrap()
+            let found = operation["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|parameter| {
+                    let parameter = parameter["$ref"]
+                        .as_str()
+                        .map_or(parameter, |reference| document.pointer(&reference[1..]).unwrap());
+                    parameter["name"] == name && parameter["required"] == true
                 });
-                parameter["name"] == name && parameter["required"] == true
-            });
             assert!(found, "{path} does not describe {name}");
         }
     }
@@ -94,18 +122,33 @@ async fn has_the_members_of_a_task_and_of_a_submission() {
     let document = document();
     let members = |schema: &str| -> BTreeSet<String> {
         let at = format!("/components/schemas/{schema}/properties");
-        document.pointer(&at).unwrap().as_object().unwrap().keys().cloned().collect()
+        document
+            .pointer(&at)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect()
     };
     let task = door.submit().await.json();
     let shown: BTreeSet<String> = task.as_object().unwrap().keys().cloned().collect();
     assert_eq!(shown, members("Task"));
-    let required = document.pointer("/components/schemas/Task/required").unwrap().as_array().unwrap().len();
+    let required = document
+        .pointer("/components/schemas/Task/required")
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .len();
     assert_eq!(required, shown.len());
     let unknown = door.post_json("/v1/tasks", r#"{"unknown":1}"#).await.json();
     let detail = unknown["errors"][0]["detail"].as_str().unwrap();
     let taken: BTreeSet<String> = detail.split('`').skip(3).step_by(2).map(str::to_owned).collect();
     assert_eq!(taken, members("NewTask"), "{detail}");
-    let example = document.pointer("/components/schemas/NewTask/example").unwrap().to_string();
+    let example = document
+        .pointer("/components/schemas/NewTask/example")
+        .unwrap()
+        .to_string();
     assert_eq!(door.post_json("/v1/tasks", example).await.status, 202);
 }
 
@@ -117,8 +160,13 @@ async fn every_described_path_answers() {
         if path == "/v1/events" || path.ends_with("/events") {
             continue;
         }
-        let concrete = path.replace("{id}", &id).replace("{queue}", "default").replace("{code}", "internal");
-        let answer = door.call(request(&method.to_uppercase(), &concrete, &[], Body::empty())).await;
+        let concrete = path
+            .replace("{id}", &id)
+            .replace("{queue}", "default")
+            .replace("{code}", "internal");
+        let answer = door
+            .call(request(&method.to_uppercase(), &concrete, &[], Body::empty()))
+            .await;
         let absent = matches!(answer.status.as_u16(), 404 | 405) || answer.status.is_server_error();
         assert!(!absent, "{method} {path}: {answer:?}");
     }

@@ -28,7 +28,12 @@ async fn streams_have_places() {
     let first = door.router.clone().oneshot(first).await.unwrap();
     assert_eq!(first.status(), 200);
     assert_eq!(door.get("/v1/events").await.code(), "overloaded");
-    let lines = request("POST", "/v1/tasks/batch", &[("content-type", "application/x-ndjson")], "{}");
+    let lines = request(
+        "POST",
+        "/v1/tasks/batch",
+        &[("content-type", "application/x-ndjson")],
+        "{}",
+    );
     assert_eq!(door.call(lines).await.code(), "overloaded");
     drop(first);
     let again = request("GET", "/v1/events", &[], Body::empty());
@@ -37,12 +42,14 @@ async fn streams_have_places() {
 
 #[tokio::test]
 async fn without_a_place_to_wait_the_answer_comes_at_once() {
-    let door = Door::bounded(Bounds {
-        waits: 0,
-        ..quick()
-    });
-    let answer = door.post_with("/v1/tasks", &[("prefer", "wait=60")], r#"{"kind":"echo"}"#).await;
-    assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (202, ""));
+    let door = Door::bounded(Bounds { waits: 0, ..quick() });
+    let answer = door
+        .post_with("/v1/tasks", &[("prefer", "wait=60")], r#"{"kind":"echo"}"#)
+        .await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("preference-applied")),
+        (202, "")
+    );
 }
 
 #[tokio::test]

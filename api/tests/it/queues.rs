@@ -19,19 +19,32 @@ async fn counts_what_waits_and_what_runs() {
     ] {
         door.post_json("/v1/tasks", body).await;
     }
-    let mail = door.fake.lock().tasks.values().find(|task| task.queue.as_str() == "mail").unwrap().id;
+    let mail = door
+        .fake
+        .lock()
+        .tasks
+        .values()
+        .find(|task| task.queue.as_str() == "mail")
+        .unwrap()
+        .id;
     door.fake.change(mail, State::Running, "2026-03-01T12:00:01Z");
     let body = door.get("/v1/queues").await.json();
     let images = json!({"name": "images", "ready": 2, "running": 0, "scheduled": 1,
         "observed_at": "2026-03-01T12:00:00Z", "stale": false, "problem": null});
-    assert_eq!((&body["queues"][0]["name"], &body["queues"][0]["ready"]), (&json!("images"), &json!(2)));
+    assert_eq!(
+        (&body["queues"][0]["name"], &body["queues"][0]["ready"]),
+        (&json!("images"), &json!(2))
+    );
     assert_eq!(body["queues"][1]["running"], 1);
     let one = door.get("/v1/queues/images").await.json();
     for key in ["name", "ready", "running", "scheduled", "observed_at", "problem"] {
         assert_eq!(one[key], images[key], "{key}");
     }
     let metrics = door.app.metrics.encode();
-    assert!(metrics.contains("forebay_queue_ready{queue=\"images\"} 2"), "{metrics}");
+    assert!(
+        metrics.contains("forebay_queue_ready{queue=\"images\"} 2"),
+        "{metrics}"
+    );
     assert_eq!(door.get("/v1/queues/unheard-of").await.code(), "queue_not_found");
 }
 
@@ -98,10 +111,16 @@ async fn readiness_follows_the_broker_and_not_the_store() {
         answer.json(),
         json!({"status": "not ready", "problems": [{"component": "broker", "problem": "the broker does not answer"}]})
     );
-    assert_eq!(door.get("/health/live").await.json(), json!({"status": "live", "problems": []}));
+    assert_eq!(
+        door.get("/health/live").await.json(),
+        json!({"status": "live", "problems": []})
+    );
     door.fake.lock().broker = Mood::Up;
     eventually("ready again without the store", ready).await;
     door.app.stop.cancel();
-    assert_eq!(door.get("/health/ready").await.json()["problems"][0]["problem"], "is shutting down");
+    assert_eq!(
+        door.get("/health/ready").await.json()["problems"][0]["problem"],
+        "is shutting down"
+    );
     assert_eq!(door.get("/health/live").await.status, 200);
 }

@@ -32,7 +32,10 @@ async fn send(address: std::net::SocketAddr, text: &str) -> TcpStream {
 
 async fn read_all(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the answer in time").ok();
+    timeout(PATIENCE, stream.read_to_end(&mut text))
+        .await
+        .expect("the answer in time")
+        .ok();
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -52,20 +55,25 @@ async fn what_is_under_way_is_finished_and_what_waits_is_ended() {
     door.fake.lock().broker = Mood::Hangs;
     let under_way = send(address, &post("")).await;
     let idle = TcpStream::connect(address).await.unwrap();
-    let id = forebay_core::TaskId::new("2026-03-01T12:00:00Z".parse().unwrap(), &[0; 10]);
     let events = send(address, "GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    eventually("requests arrive", async || door.app.metrics.encode().contains("route=\"/v1/events\"")).await;
+    eventually("requests arrive", async || {
+        door.app.metrics.encode().contains("route=\"/v1/events\"")
+    })
+    .await;
     door.app.stop.cancel();
     let ended = read_all(events).await;
     assert!(ended.starts_with("HTTP/1.1 200"), "{ended}");
     door.fake.lock().broker = Mood::Up;
     drop(idle);
-    // The publish that hangs never returns, so the door answers for it within its bound.
     let answer = read_all(under_way).await;
-    assert!(answer.starts_with("HTTP/1.1 503") || answer.starts_with("HTTP/1.1 202"), "{answer}");
-    timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    timeout(PATIENCE, server)
+        .await
+        .expect("the server ends")
+        .unwrap()
+        .unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "still listens");
-    assert!(!door.fake.lock().tasks.contains_key(&id));
+    assert_eq!(door.fake.lock().tasks.len(), 1);
 }
 
 #[tokio::test]
@@ -81,10 +89,18 @@ async fn a_drain_has_an_end() {
         "POST /v1/tasks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{",
     )
     .await;
-    let other = send(address, "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let other = send(
+        address,
+        "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
     assert!(read_all(other).await.starts_with("HTTP/1.1 200"));
     door.app.stop.cancel();
-    timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
+    timeout(PATIENCE, server)
+        .await
+        .expect("the server ends")
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -96,17 +112,36 @@ async fn a_wait_on_a_connection_is_answered_when_the_process_stops() {
     door.app.stop.cancel();
     let answer = read_all(waiting).await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
-    assert!(door.fake.lock().tasks.values().all(|task| task.state == State::Queued));
+    timeout(PATIENCE, server)
+        .await
+        .expect("the server ends")
+        .unwrap()
+        .unwrap();
+    assert!(
+        door.fake
+            .lock()
+            .tasks
+            .values()
+            .all(|task| task.state == State::Queued)
+    );
 }
 
 #[tokio::test]
 async fn garbage_on_the_wire_is_never_a_5xx() {
     let door = Door::new();
     let (address, _server) = served(&door).await;
-    let huge = format!("GET /v1/tasks HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(200_000));
-    let many = format!("GET /v1/tasks HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(500));
-    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "%ff".repeat(10_000));
+    let huge = format!(
+        "GET /v1/tasks HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+        "y".repeat(200_000)
+    );
+    let many = format!(
+        "GET /v1/tasks HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        "a: b\r\n".repeat(500)
+    );
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "%ff".repeat(10_000)
+    );
     for text in [
         "\0\0\0\0\r\n\r\n",
         "GET / HTTP/9.9\r\n\r\n",
@@ -123,7 +158,11 @@ async fn garbage_on_the_wire_is_never_a_5xx() {
         let answer = read_all(stream).await;
         assert!(!answer.starts_with("HTTP/1.1 5"), "{answer}");
     }
-    let fine = send(address, "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let fine = send(
+        address,
+        "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
     assert!(read_all(fine).await.starts_with("HTTP/1.1 200"));
 }
 
@@ -132,9 +171,14 @@ async fn a_body_that_is_too_large_gets_its_answer() {
     let door = Door::new();
     let (address, _server) = served(&door).await;
     let size = 3 * 1024 * 1024;
-    let head = format!("POST /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n");
+    let head = format!(
+        "POST /v1/tasks HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
+    );
     let mut stream = send(address, &head).await;
     stream.write_all(&vec![b'x'; size]).await.unwrap();
     let answer = read_all(stream).await;
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"),
+        "{answer}"
+    );
 }

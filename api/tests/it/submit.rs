@@ -25,7 +25,11 @@ async fn answers_with_the_task_and_where_it_is() {
     let id = answer.id();
     assert_eq!(answer.header("location"), format!("/v1/tasks/{id}"));
     assert_eq!(answer.header("content-type"), "application/json");
-    assert!(answer.text.contains(r#""payload":{"b":1.0,"a":"\u0000"}"#), "kept as it came: {}", answer.text);
+    assert!(
+        answer.text.contains(r#""payload":{"b":1.0,"a":"\u0000"}"#),
+        "kept as it came: {}",
+        answer.text
+    );
     assert_eq!(
         answer.json(),
         json!({
@@ -44,13 +48,19 @@ async fn answers_with_the_task_and_where_it_is() {
 async fn a_delay_schedules_and_null_is_as_good_as_absent() {
     let door = Door::new();
     let answer = door
-        .post_json("/v1/tasks", r#"{"kind":"echo","delay_seconds":90,"queue":null,"payload":null,"run_at":null}"#)
+        .post_json(
+            "/v1/tasks",
+            r#"{"kind":"echo","delay_seconds":90,"queue":null,"payload":null,"run_at":null}"#,
+        )
         .await;
     let task = answer.json();
     assert_eq!(task["state"], "scheduled");
     assert_eq!(task["run_at"], "2026-03-01T12:01:30Z");
     let at = door
-        .post_json("/v1/tasks", r#"{"kind":"echo","run_at":"2026-03-01T14:00:00+01:00"}"#)
+        .post_json(
+            "/v1/tasks",
+            r#"{"kind":"echo","run_at":"2026-03-01T14:00:00+01:00"}"#,
+        )
         .await;
     assert_eq!(at.json()["run_at"], "2026-03-01T13:00:00Z");
 }
@@ -72,23 +82,37 @@ async fn acceptance_needs_no_store() {
 async fn a_key_names_one_task() {
     let door = Door::new();
     let key = [("idempotency-key", "order-17")];
-    let first = door.post_with("/v1/tasks", &key, r#"{"kind":"echo","payload":1}"#).await;
+    let first = door
+        .post_with("/v1/tasks", &key, r#"{"kind":"echo","payload":1}"#)
+        .await;
     assert_eq!(first.header("idempotency-replayed"), "");
     door.clock.set("2026-03-01T12:00:05Z");
     for key in ["order-17", "\"order-17\""] {
         let again = door
-            .post_with("/v1/tasks", &[("idempotency-key", key)], r#"{"kind":"echo","payload":1}"#)
+            .post_with(
+                "/v1/tasks",
+                &[("idempotency-key", key)],
+                r#"{"kind":"echo","payload":1}"#,
+            )
             .await;
         assert_eq!(again.status, StatusCode::ACCEPTED);
         assert_eq!(again.header("idempotency-replayed"), "true");
         assert_eq!(again.json(), first.json());
     }
     let in_body = door
-        .post_json("/v1/tasks", r#"{"kind":"echo","payload":1,"idempotency_key":"order-17"}"#)
+        .post_json(
+            "/v1/tasks",
+            r#"{"kind":"echo","payload":1,"idempotency_key":"order-17"}"#,
+        )
         .await;
     assert_eq!(in_body.id(), first.id());
-    let other = door.post_with("/v1/tasks", &key, r#"{"kind":"echo","payload":2}"#).await;
-    assert_eq!((other.status.as_u16(), other.code().as_str()), (422, "idempotency_key_reused"));
+    let other = door
+        .post_with("/v1/tasks", &key, r#"{"kind":"echo","payload":2}"#)
+        .await;
+    assert_eq!(
+        (other.status.as_u16(), other.code().as_str()),
+        (422, "idempotency_key_reused")
+    );
     assert_eq!(door.fake.lock().published, 1);
 }
 
@@ -97,12 +121,16 @@ async fn a_key_is_known_to_the_store_when_this_replica_never_saw_it() {
     let door = Door::new();
     let key = [("idempotency-key", "k")];
     let first = door.post_with("/v1/tasks", &key, r#"{"kind":"echo"}"#).await;
-    door.fake.change(first.id(), State::Succeeded, "2026-03-01T12:00:01Z");
+    door.fake
+        .change(first.id(), State::Succeeded, "2026-03-01T12:00:01Z");
     // The next day the key still finds the task, whose id has the day before in it.
     door.clock.set("2026-03-02T11:00:00Z");
     let again = door.post_with("/v1/tasks", &key, r#"{"kind":"echo"}"#).await;
     assert_eq!(again.header("idempotency-replayed"), "true");
-    assert_eq!((again.id(), again.json()["state"].as_str()), (first.id(), Some("succeeded")));
+    assert_eq!(
+        (again.id(), again.json()["state"].as_str()),
+        (first.id(), Some("succeeded"))
+    );
     assert_eq!(again.header("location"), format!("/v1/tasks/{}", first.id()));
     let other = door.post_with("/v1/tasks", &key, r#"{"kind":"other"}"#).await;
     assert_eq!(other.code(), "idempotency_key_reused");
@@ -115,7 +143,10 @@ async fn a_key_holds_while_the_recorder_lags() {
     let key = [("idempotency-key", "k")];
     let first = door.post_with("/v1/tasks", &key, r#"{"kind":"echo"}"#).await;
     let again = door.post_with("/v1/tasks", &key, r#"{"kind":"echo"}"#).await;
-    assert_eq!((again.id(), again.header("idempotency-replayed")), (first.id(), "true"));
+    assert_eq!(
+        (again.id(), again.header("idempotency-replayed")),
+        (first.id(), "true")
+    );
     let other = door.post_with("/v1/tasks", &key, r#"{"kind":"other"}"#).await;
     assert_eq!(other.code(), "idempotency_key_reused");
 }
@@ -137,7 +168,10 @@ async fn waits_for_the_end_where_the_client_prefers_to() {
     let door = Door::with_background().await;
     let submit = door.post_with("/v1/tasks", &[("prefer", "wait=30")], r#"{"kind":"echo"}"#);
     let finish = async {
-        eventually("the task is recorded", async || !door.fake.lock().tasks.is_empty()).await;
+        eventually("the task is recorded", async || {
+            !door.fake.lock().tasks.is_empty()
+        })
+        .await;
         let id = *door.fake.lock().tasks.keys().next().unwrap();
         door.fake.change(id, State::Running, "2026-03-01T12:00:01Z");
         door.fake.change(id, State::Succeeded, "2026-03-01T12:00:02Z");
@@ -156,19 +190,30 @@ async fn waits_without_events_too_and_not_for_ever() {
     let late = door
         .post_with("/v1/tasks", &[("prefer", "wait=1")], r#"{"kind":"echo"}"#)
         .await;
-    assert_eq!((late.status, late.header("preference-applied")), (StatusCode::ACCEPTED, "wait=1"));
+    assert_eq!(
+        (late.status, late.header("preference-applied")),
+        (StatusCode::ACCEPTED, "wait=1")
+    );
     let submit = door.post_with("/v1/tasks", &[("prefer", "wait=999")], r#"{"kind":"slow"}"#);
     let finish = async {
         let slow = |door: &Door| {
             let inner = door.fake.lock();
-            inner.tasks.values().find(|task| task.kind.as_str() == "slow").map(|task| task.id)
+            inner
+                .tasks
+                .values()
+                .find(|task| task.kind.as_str() == "slow")
+                .map(|task| task.id)
         };
         eventually("the task is recorded", async || slow(&door).is_some()).await;
         // Nobody listens: only a look at the store can tell.
-        door.fake.change(slow(&door).unwrap(), State::Failed, "2026-03-01T12:00:02Z");
+        door.fake
+            .change(slow(&door).unwrap(), State::Failed, "2026-03-01T12:00:02Z");
     };
     let (answer, ()) = tokio::join!(submit, finish);
-    assert_eq!((answer.status, answer.header("preference-applied")), (StatusCode::OK, "wait=60"));
+    assert_eq!(
+        (answer.status, answer.header("preference-applied")),
+        (StatusCode::OK, "wait=60")
+    );
     assert_eq!(answer.json()["error"]["message"], "no luck");
 }
 
@@ -177,7 +222,10 @@ async fn a_wait_ends_when_the_process_stops() {
     let door = Door::new();
     let submit = door.post_with("/v1/tasks", &[("prefer", "wait=60")], r#"{"kind":"echo"}"#);
     let stop = async {
-        eventually("the task is recorded", async || !door.fake.lock().tasks.is_empty()).await;
+        eventually("the task is recorded", async || {
+            !door.fake.lock().tasks.is_empty()
+        })
+        .await;
         door.app.stop.cancel();
     };
     let (answer, ()) = tokio::join!(submit, stop);
@@ -208,9 +256,15 @@ async fn tells_of_what_was_accepted_and_counts_it() {
     let door = Door::with_background().await;
     let id = door.submit().await.id();
     let told = |signal: &Signal| matches!(signal, Signal::Events(events) if events.iter().any(|event| event.id == id && event.state == State::Queued));
-    eventually("the event is told", async || door.fake.lock().signalled.iter().any(told)).await;
+    eventually("the event is told", async || {
+        door.fake.lock().signalled.iter().any(told)
+    })
+    .await;
     let metrics = door.app.metrics.encode();
-    assert!(metrics.contains("forebay_tasks_submitted_total{queue=\"default\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("forebay_tasks_submitted_total{queue=\"default\"} 1"),
+        "{metrics}"
+    );
     assert!(
         metrics.contains(
             "http_server_request_duration_seconds_count{method=\"POST\",route=\"/v1/tasks\",status=\"202\"} 1"
@@ -223,7 +277,14 @@ async fn tells_of_what_was_accepted_and_counts_it() {
 async fn a_broker_that_is_silent_is_answered_for_in_time() {
     let door = Door::new();
     door.fake.lock().broker = Mood::Hangs;
-    let answer = tokio::time::timeout(Duration::from_secs(5), door.post_json("/v1/tasks", r#"{"kind":"echo"}"#)).await;
+    let answer = tokio::time::timeout(
+        Duration::from_secs(5),
+        door.post_json("/v1/tasks", r#"{"kind":"echo"}"#),
+    )
+    .await;
     let answer = answer.unwrap();
-    assert_eq!((answer.code().as_str(), answer.header("retry-after")), ("broker_unavailable", "2"));
+    assert_eq!(
+        (answer.code().as_str(), answer.header("retry-after")),
+        ("broker_unavailable", "2")
+    );
 }

@@ -18,8 +18,14 @@ async fn what_was_accepted_is_never_not_found() {
     let id = door.submit().await.id();
     let path = format!("/v1/tasks/{id}");
     let early = door.get(&path).await;
-    assert_eq!((early.code().as_str(), early.header("retry-after")), ("not_yet_recorded", "1"));
-    let commands = [door.post(&format!("{path}/cancel")).await, door.post(&format!("{path}/retry")).await];
+    assert_eq!(
+        (early.code().as_str(), early.header("retry-after")),
+        ("not_yet_recorded", "1")
+    );
+    let commands = [
+        door.post(&format!("{path}/cancel")).await,
+        door.post(&format!("{path}/retry")).await,
+    ];
     assert!(commands.iter().all(|answer| answer.code() == "not_yet_recorded"));
     let (read, ()) = tokio::join!(door.get(&path), async { door.fake.catch_up() });
     assert_eq!((read.status, read.id()), (StatusCode::OK, id));
@@ -29,7 +35,10 @@ async fn what_was_accepted_is_never_not_found() {
 async fn what_was_never_accepted_is_not_found() {
     let door = Door::new();
     assert_eq!(door.get(UNKNOWN).await.code(), "task_not_found");
-    assert_eq!(door.post(&format!("{UNKNOWN}/cancel")).await.code(), "task_not_found");
+    assert_eq!(
+        door.post(&format!("{UNKNOWN}/cancel")).await.code(),
+        "task_not_found"
+    );
     door.fake.lock().broker = Mood::Down;
     assert_eq!(door.get(UNKNOWN).await.code(), "broker_unavailable");
     door.fake.lock().broker = Mood::Hangs;
@@ -45,10 +54,23 @@ async fn reads_say_so_when_the_store_is_away() {
     let id = door.submit().await.id();
     for mood in [Mood::Down, Mood::Hangs] {
         door.fake.lock().store = mood;
-        for path in [format!("/v1/tasks/{id}"), "/v1/tasks".into(), "/v1/workers".into(), format!("/v1/tasks/{id}/events")] {
+        for path in [
+            format!("/v1/tasks/{id}"),
+            "/v1/tasks".into(),
+            "/v1/workers".into(),
+            format!("/v1/tasks/{id}/events"),
+        ] {
             let answer = door.get(&path).await;
-            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "store_unavailable"), "{path}");
-            assert!(!answer.text.contains("10.0.0"), "says what is inside: {}", answer.text);
+            assert_eq!(
+                (answer.status.as_u16(), answer.code().as_str()),
+                (503, "store_unavailable"),
+                "{path}"
+            );
+            assert!(
+                !answer.text.contains("10.0.0"),
+                "says what is inside: {}",
+                answer.text
+            );
             assert_eq!(answer.header("retry-after"), "2");
         }
     }
@@ -59,13 +81,25 @@ async fn cancels_what_waits_at_once() {
     let door = Door::new();
     let id = door.submit().await.id();
     let cancelled = door.post(&format!("/v1/tasks/{id}/cancel")).await;
-    assert_eq!((cancelled.status, cancelled.json()["state"].as_str()), (StatusCode::ACCEPTED, Some("cancelled")));
+    assert_eq!(
+        (cancelled.status, cancelled.json()["state"].as_str()),
+        (StatusCode::ACCEPTED, Some("cancelled"))
+    );
     let again = door.post(&format!("/v1/tasks/{id}/cancel")).await;
-    assert_eq!((again.status, again.code().as_str()), (StatusCode::CONFLICT, "state_conflict"));
+    assert_eq!(
+        (again.status, again.code().as_str()),
+        (StatusCode::CONFLICT, "state_conflict")
+    );
     assert_eq!(again.json()["state"], "cancelled");
     let retried = door.post(&format!("/v1/tasks/{id}/retry")).await;
-    assert_eq!((retried.status, retried.json()["state"].as_str()), (StatusCode::ACCEPTED, Some("retrying")));
-    assert_eq!(door.post(&format!("/v1/tasks/{id}/retry")).await.code(), "state_conflict");
+    assert_eq!(
+        (retried.status, retried.json()["state"].as_str()),
+        (StatusCode::ACCEPTED, Some("retrying"))
+    );
+    assert_eq!(
+        door.post(&format!("/v1/tasks/{id}/retry")).await.code(),
+        "state_conflict"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +114,10 @@ async fn tells_the_worker_to_end_what_runs() {
     assert_eq!(door.fake.lock().signalled, [Signal::Cancel(vec![id])]);
     // The command stands even if the worker can't be told at once.
     door.fake.lock().broker = Mood::Down;
-    assert_eq!(door.post(&format!("/v1/tasks/{id}/cancel")).await.status, StatusCode::ACCEPTED);
+    assert_eq!(
+        door.post(&format!("/v1/tasks/{id}/cancel")).await.status,
+        StatusCode::ACCEPTED
+    );
 }
 
 #[tokio::test]
@@ -89,21 +126,43 @@ async fn tells_of_commands() {
     let id = door.submit().await.id();
     door.post(&format!("/v1/tasks/{id}/cancel")).await;
     let told = |signal: &Signal| matches!(signal, Signal::Events(events) if events.iter().any(|event| event.id == id && event.state == State::Cancelled));
-    eventually("the event is told", async || door.fake.lock().signalled.iter().any(told)).await;
+    eventually("the event is told", async || {
+        door.fake.lock().signalled.iter().any(told)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_id_that_is_none_is_a_wrong_parameter() {
     let door = Door::new();
-    for bad in ["x", "%00", "%ff", "1", "..%2f..", "01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6"] {
-        for (method, suffix) in [("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry")] {
+    for bad in [
+        "x",
+        "%00",
+        "%ff",
+        "1",
+        "..%2f..",
+        "01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6",
+    ] {
+        for (method, suffix) in [
+            ("GET", ""),
+            ("GET", "/events"),
+            ("POST", "/cancel"),
+            ("POST", "/retry"),
+        ] {
             let request = crate::door::request(method, &format!("/v1/tasks/{bad}{suffix}"), &[], "");
             let answer = door.call(request).await;
-            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_parameter"), "{bad}{suffix}");
+            assert_eq!(
+                (answer.status.as_u16(), answer.code().as_str()),
+                (400, "invalid_parameter"),
+                "{bad}{suffix}"
+            );
             assert_eq!(answer.json()["errors"][0]["pointer"], "/id");
         }
     }
     let id: TaskId = door.submit().await.id();
     let typo = door.get(&format!("/v1/tasks/{id}?verbose=1")).await;
-    assert_eq!(typo.json()["errors"], json!([{"pointer": "/verbose", "detail": "is not a parameter of this path"}]));
+    assert_eq!(
+        typo.json()["errors"],
+        json!([{"pointer": "/verbose", "detail": "is not a parameter of this path"}])
+    );
 }

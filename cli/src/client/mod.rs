@@ -111,7 +111,7 @@ pub(crate) async fn queues(args: Plain) -> Result<Code> {
         ]
     });
     let lines = table(&["QUEUE", "READY", "RUNNING", "SCHEDULED"], rows);
-    out.list(&queues, lines, "no queues: nothing was submitted yet")
+    out.list(&queues, lines, "no queues yet")
 }
 
 pub(crate) async fn workers(args: Plain) -> Result<Code> {

@@ -243,6 +243,17 @@ fn what_stands_in_the_way_is_named() {
 }
 
 #[test]
+fn nobody_needs_to_read_what_it_says() {
+    let folder = tempdir().unwrap();
+    let dev = Dev::start_unread(folder.path());
+    assert_eq!(
+        dev.json(&["submit", "echo", "--wait", "30s"])[0]["state"],
+        "succeeded"
+    );
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
 fn a_wrong_configuration_is_one_line_for_each_mistake() {
     let folder = tempdir().unwrap();
     let output = forebay(folder.path())

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
@@ -14,12 +15,12 @@ use nix::{
 use serde_json::Value;
 
 /// How long anything may take before a test gives up.
-pub const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The binary, in a folder, without what the environment of the tests says of Forebay.
-pub fn forebay(folder: &Path) -> Command {
+pub(crate) fn forebay(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FOREBAY_") {
@@ -31,20 +32,20 @@ pub fn forebay(folder: &Path) -> Command {
 }
 
 /// `forebay dev` in a folder. Killed when dropped.
-pub struct Dev {
+pub(crate) struct Dev {
     child: Child,
     /// Held open: it may say more.
-    _says: BufReader<ChildStdout>,
+    _says: Option<BufReader<ChildStdout>>,
     folder: PathBuf,
-    pub url: String,
-    pub admin: String,
+    pub(crate) url: String,
+    pub(crate) admin: String,
     /// What it said at the start.
-    pub welcome: String,
+    pub(crate) welcome: String,
 }
 
 impl Dev {
     /// Starts it on free ports, and waits until it is ready.
-    pub fn start(folder: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, flags: &[&str]) -> Self {
         let anywhere = ["--http-addr", "--grpc-addr", "--admin-addr"].map(|flag| [flag, "127.0.0.1:0"]);
         let mut child = forebay(folder)
             .arg("dev")
@@ -73,14 +74,49 @@ impl Dev {
             url: url_after("HTTP"),
             admin: url_after("metrics"),
             child,
-            _says: lines,
+            _says: Some(lines),
             folder: folder.to_owned(),
             welcome,
         }
     }
 
+    /// Starts it with nobody at the other end of its standard output, and waits until it answers.
+    pub(crate) fn start_unread(folder: &Path) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let http = free.local_addr().unwrap().to_string();
+        drop(free);
+        let mut child = forebay(folder)
+            .args([
+                "dev",
+                "--http-addr",
+                &http,
+                "--grpc-addr",
+                "127.0.0.1:0",
+                "--admin-addr",
+                "127.0.0.1:0",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let dev = Self {
+            child,
+            _says: None,
+            folder: folder.to_owned(),
+            url: format!("http://{http}"),
+            admin: String::new(),
+            welcome: String::new(),
+        };
+        let began = Instant::now();
+        while !dev.call(&["queues"]).status.success() {
+            assert!(began.elapsed() < WITHIN, "it does not answer");
+            pause();
+        }
+        dev
+    }
+
     /// Calls a client command.
-    pub fn call(&self, args: &[&str]) -> Output {
+    pub(crate) fn call(&self, args: &[&str]) -> Output {
         forebay(&self.folder)
             .args(args)
             .env("FOREBAY_URL", &self.url)
@@ -88,7 +124,7 @@ impl Dev {
     }
 
     /// Calls a client command that must succeed, and returns the JSON lines that it prints.
-    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+    pub(crate) fn json(&self, args: &[&str]) -> Vec<Value> {
         let output = self.call(&[args, &["--json"]].concat());
         assert!(output.status.success(), "{args:?}: {output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
@@ -98,7 +134,7 @@ impl Dev {
     }
 
     /// Waits until a task is in one of `states`.
-    pub fn wait_for(&self, id: &str, states: &[&str]) -> Value {
+    pub(crate) fn wait_for(&self, id: &str, states: &[&str]) -> Value {
         let began = Instant::now();
         loop {
             let task = self.json(&["get", id]).remove(0);
@@ -111,7 +147,7 @@ impl Dev {
     }
 
     /// Waits until a client command prints something that will do.
-    pub fn json_until(&self, args: &[&str], will_do: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    pub(crate) fn json_until(&self, args: &[&str], will_do: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let began = Instant::now();
         loop {
             let values = self.json(args);
@@ -128,13 +164,13 @@ impl Dev {
     }
 
     /// Kills it as a crash of the machine would.
-    pub fn crash(mut self) {
+    pub(crate) fn crash(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Tells it to stop, and waits until it has.
-    pub fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(mut self) -> ExitStatus {
         kill(self.pid(), Signal::SIGTERM).unwrap();
         within(&mut self.child, "forebay dev")
     }
@@ -149,7 +185,7 @@ impl Drop for Dev {
 }
 
 /// A command that ends by itself.
-pub trait Ended {
+pub(crate) trait Ended {
     /// Runs it to its end, which must come in time.
     fn ended(&mut self) -> Output;
 }
@@ -190,7 +226,7 @@ fn pause() {
 }
 
 /// The only value of a JSON answer over plain HTTP, without a client of ours.
-pub fn http_get(url: &str) -> (u16, String) {
+pub(crate) fn http_get(url: &str) -> (u16, String) {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
     let mut stream = std::net::TcpStream::connect(host).unwrap();
@@ -203,10 +239,10 @@ pub fn http_get(url: &str) -> (u16, String) {
     (status, answer)
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

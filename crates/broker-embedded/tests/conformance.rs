@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use forebay_broker::{Broker, conformance::Fixture};
+use forebay_broker::{Broker, Message, PublishError, conformance::Fixture};
 use forebay_broker_embedded::EmbeddedBroker;
-use forebay_core::TaskId;
+use forebay_core::{Clock, Json, SubmitRequest, SystemClock, TaskId};
 use forebay_store::{Admin, Changed, Operate};
 use forebay_store_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -63,4 +63,34 @@ impl Fixture for Embedded {
         (self.store, self.broker) = open(&self.folder).await;
         true
     }
+}
+
+/// The store is asked at once, so a key that is in use is known before the submission is accepted.
+#[tokio::test]
+async fn a_key_in_use_with_another_request_is_a_conflict_and_hurts_no_neighbour() {
+    let fixture = fresh().await;
+    let broker = &fixture.broker;
+    let task = |number: u8, key: Option<&str>, text: &str| {
+        let request = SubmitRequest {
+            kind: "echo".to_owned(),
+            payload: Json::parse(text.as_bytes()).ok(),
+            idempotency_key: key.map(str::to_owned),
+            ..SubmitRequest::default()
+        };
+        Message::Submission(
+            request
+                .accept(SystemClock.now(), &[number; 10])
+                .expect("a valid request"),
+        )
+    };
+    assert_eq!(broker.publish(vec![task(1, Some("k"), "1")]).await, [Ok(())]);
+    let again = vec![
+        task(2, None, "2"),
+        task(3, Some("k"), "3"),
+        task(4, Some("k"), "1"),
+    ];
+    assert_eq!(
+        broker.publish(again).await,
+        [Ok(()), Err(PublishError::Conflict), Ok(())]
+    );
 }

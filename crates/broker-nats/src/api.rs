@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Request, RequestErrorKind};
+use async_nats::{Message, Request, RequestErrorKind, StatusCode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -32,6 +32,7 @@ pub(crate) enum ApiError {
 
 /// Error codes of the server, from its `errors.json`.
 mod code {
+    pub(super) const MESSAGE_NOT_FOUND: u64 = 10_037;
     pub(super) const CONSUMER_NOT_FOUND: u64 = 10_014;
     pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
     /// The account's limits, the server's limits, its disk, its memory.
@@ -58,6 +59,11 @@ impl ApiError {
     /// Whether the stream is there and the consumer is not.
     pub(crate) fn is_no_consumer(&self) -> bool {
         matches!(self, Self::Refused { err_code, .. } if *err_code == code::CONSUMER_NOT_FOUND)
+    }
+
+    /// Whether the stream is there and has no such message.
+    pub(crate) fn is_no_message(&self) -> bool {
+        matches!(self, Self::Refused { err_code, .. } if *err_code == code::MESSAGE_NOT_FOUND)
     }
 
     /// Whether the stream, or the disk under it, is full.
@@ -114,6 +120,14 @@ fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(answer).map_err(unreadable)
 }
 
+/// Reads what came to a reply subject.
+pub(crate) fn read<T: DeserializeOwned>(answer: &Message) -> Result<T, ApiError> {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(ApiError::NobodyThere);
+    }
+    parse(&answer.payload)
+}
+
 /// Sends a request to any subject that JetStream answers to, the stream's own subjects included.
 pub(crate) async fn send<T: DeserializeOwned>(
     connection: &Connection,
@@ -131,7 +145,7 @@ pub(crate) async fn send<T: DeserializeOwned>(
         _ = losses.changed() => return Err(ApiError::Unreachable("the connection was lost".to_owned())),
     };
     match answered {
-        Ok(Ok(answer)) => parse(&answer.payload),
+        Ok(Ok(answer)) => read(&answer),
         Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Err(ApiError::NobodyThere),
         Ok(Err(error)) => Err(ApiError::Unreachable(with_causes(&error))),
         Err(_) => Err(ApiError::Unreachable(format!("no answer within {limit:?}"))),
@@ -189,6 +203,20 @@ pub(crate) struct ConsumerInfo {
     pub(crate) num_ack_pending: u64,
     /// How many were not yet delivered.
     pub(crate) num_pending: u64,
+}
+
+/// The answer to a look for a message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FoundMessage {
+    /// The message.
+    pub(crate) message: StoredMessage,
+}
+
+/// A message in the stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StoredMessage {
+    /// Its number.
+    pub(crate) seq: u64,
 }
 
 /// A position.

@@ -18,6 +18,7 @@ use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::{
     sync::watch,
+    task::unconstrained,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -281,7 +282,7 @@ impl Drop for NatsConsumer {
         for delivery in self.buffer.drain(..) {
             if let Some(subject) = ack_subject(delivery.token) {
                 let handed_back = self.connection.client.publish(subject, NAK);
-                let _ = handed_back.now_or_never();
+                let _ = unconstrained(handed_back).now_or_never();
             }
         }
     }

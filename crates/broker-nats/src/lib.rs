@@ -139,10 +139,8 @@ impl Broker for NatsBroker {
     }
 
     async fn unrecorded(&self) -> Result<u64> {
-        let depth = self.topology.recorder_depth().await;
-        depth
-            .map(|depth| depth.waiting + depth.delivered)
-            .map_err(|error| BrokerError::new("count what is unrecorded", error))
+        let unrecorded = self.topology.unrecorded().await;
+        unrecorded.map_err(|error| BrokerError::new("count what is unrecorded", error))
     }
 
     async fn signal(&self, signal: Signal) -> Result<()> {

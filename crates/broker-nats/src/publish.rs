@@ -12,10 +12,10 @@ use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use forebay_broker::{Message, PublishError, Source, wire};
 use forebay_core::Lane;
-use futures::future::join_all;
+use futures::StreamExt;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -134,7 +134,62 @@ impl Publisher {
                 whole => return vec![whole; part.len()],
             }
         }
-        join_all(part.iter().map(|message| self.publish_one(message))).await
+        self.publish_singly(part).await
+    }
+
+    /// Publishes in order, and does not wait for one confirmation before the next message.
+    async fn publish_singly(&self, part: &[Outgoing]) -> Vec<Result<(), ApiError>> {
+        if let [lone] = part {
+            return vec![self.publish_one(lone).await];
+        }
+        let unanswered = ApiError::Unreachable("the confirmation did not come in time".to_owned());
+        let mut results = vec![Err(unanswered); part.len()];
+        let answered = self.pipeline(part, &mut results);
+        // A little less than the whole, so that what was confirmed is not given up with what was not.
+        if let Ok(Err(error)) = timeout(self.timeout.mul_f64(0.9), answered).await {
+            fill_unanswered(&mut results, &error);
+        }
+        results
+    }
+
+    async fn pipeline(
+        &self,
+        part: &[Outgoing],
+        results: &mut [Result<(), ApiError>],
+    ) -> Result<(), ApiError> {
+        let unreachable = |error: &dyn std::error::Error| ApiError::Unreachable(with_causes(error));
+        let mut losses = self.connection.watch_losses();
+        losses.mark_unchanged();
+        self.connection.check().map_err(ApiError::Unreachable)?;
+        let client = &self.connection.client;
+        let inbox = client.new_inbox();
+        let mut answers = client
+            .subscribe(format!("{inbox}.*"))
+            .await
+            .map_err(|e| unreachable(&e))?;
+        for (index, message) in part.iter().enumerate() {
+            let (subject, reply) = (message.subject.clone(), format!("{inbox}.{index}"));
+            let sent = client
+                .publish_with_reply(subject, reply, message.body.clone())
+                .await;
+            sent.map_err(|error| unreachable(&error))?;
+        }
+        for _ in part {
+            let answer = tokio::select! {
+                Some(answer) = answers.next() => answer,
+                _ = losses.changed() => return Err(ApiError::Unreachable("the connection was lost".to_owned())),
+                else => return Err(ApiError::Unreachable("the connection is closed".to_owned())),
+            };
+            let place = answer
+                .subject
+                .rsplit('.')
+                .next()
+                .and_then(|index| index.parse::<usize>().ok());
+            if let Some(result) = place.and_then(|index| results.get_mut(index)) {
+                *result = api::read::<PublishAck>(&answer).map(|_| ());
+            }
+        }
+        Ok(())
     }
 
     async fn publish_one(&self, message: &Outgoing) -> Result<(), ApiError> {
@@ -181,6 +236,15 @@ impl Publisher {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// Those that have no answer yet have this one.
+fn fill_unanswered(results: &mut [Result<(), ApiError>], error: &ApiError) {
+    for result in results {
+        if matches!(result, Err(ApiError::Unreachable(_))) {
+            *result = Err(error.clone());
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     LOOK_TIMEOUT, NatsOptions,
-    api::{self, ApiError, ConsumerInfo, ConsumerPage, Done, StreamInfo},
+    api::{self, ApiError, ConsumerInfo, ConsumerPage, Done, FoundMessage, StreamInfo},
     connection::Connection,
 };
 
@@ -258,25 +258,55 @@ impl Topology {
         }
     }
 
-    /// How much the recorder has before it.
-    pub(crate) async fn recorder_depth(&self) -> Result<Depth, ApiError> {
-        match self.counted(RECORDER).await {
+    /// How many submissions the recorder has not acknowledged. A consumer's counts run behind the stream's: where they
+    /// say that there is nothing, the stream itself is asked, so that what was confirmed before is never missed.
+    pub(crate) async fn unrecorded(&self) -> Result<u64, ApiError> {
+        let before = self.recorder().await?;
+        let counted = before.num_pending + before.num_ack_pending;
+        if counted > 0 {
+            return Ok(counted);
+        }
+        let newest = self.newest("submit.>").await?.max(self.newest("park.>").await?);
+        if newest <= before.ack_floor.stream_seq {
+            return Ok(0);
+        }
+        let now = self.recorder().await?;
+        Ok(u64::from(newest > now.ack_floor.stream_seq))
+    }
+
+    async fn recorder(&self) -> Result<ConsumerInfo, ApiError> {
+        match self.consumer(RECORDER).await {
             Err(error) if error.is_no_consumer() || is_refused_as_missing(&error) => {
                 self.forget(RECORDER);
                 self.ensure(&Source::Submissions, LOOK_TIMEOUT).await?;
-                self.counted(RECORDER).await
+                self.consumer(RECORDER).await
             }
-            counted => counted,
+            info => info,
         }
     }
 
+    async fn consumer(&self, name: &str) -> Result<ConsumerInfo, ApiError> {
+        let method = format!("CONSUMER.INFO.{}.{name}", self.stream);
+        api::call(&self.connection, method, &json!({}), LOOK_TIMEOUT).await
+    }
+
     async fn counted(&self, consumer: &str) -> Result<Depth, ApiError> {
-        let method = format!("CONSUMER.INFO.{}.{consumer}", self.stream);
-        let info: ConsumerInfo = api::call(&self.connection, method, &json!({}), LOOK_TIMEOUT).await?;
+        let info = self.consumer(consumer).await?;
         Ok(Depth {
             waiting: info.num_pending,
             delivered: info.num_ack_pending,
         })
+    }
+
+    /// The number of the newest message that `filter` matches; 0 where there is none.
+    async fn newest(&self, filter: &str) -> Result<u64, ApiError> {
+        let body = json!({ "last_by_subj": filter });
+        let found: Result<FoundMessage, ApiError> = self.call("STREAM.MSG.GET", &body, LOOK_TIMEOUT).await;
+        match found {
+            Ok(found) => Ok(found.message.seq),
+            Err(error) if error.is_no_message() => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     async fn has_messages(&self, lane: &Lane) -> Result<bool, ApiError> {

@@ -3,9 +3,9 @@
 //! A consumer's *ack floor* is the number up to which it has acknowledged everything of its subjects; that is the
 //! only figure of a consumer that is safe to purge by (its counts run behind the stream's).
 //!
-//! A purge must be careful with the server: it moves a consumer whose filter *is* the purged subject to the first
-//! message that is left of that subject, and so past what the consumer's other subjects still hold. Therefore a
-//! lane is purged as `*.<queue>.<priority>`, which covers all that its consumer reads.
+//! A purge must be careful with servers before 2.15.1: they move a consumer that has the purged subject among its
+//! filters to the first message that is left of that subject, and so past what its other filters still hold.
+//! Therefore a lane is purged as `*.<queue>.<priority>`, which covers all that its consumer reads.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -43,7 +43,9 @@ impl Trimmer {
         let mut floors = HashMap::new();
         for consumer in topology.consumers().await? {
             match lane_of(&consumer.name) {
-                Some(lane) => drop(floors.insert(lane, consumer.ack_floor.stream_seq)),
+                Some(lane) => {
+                    floors.insert(lane, consumer.ack_floor.stream_seq);
+                }
                 None if consumer.name == RECORDER => recorded = consumer.ack_floor.stream_seq,
                 None => {}
             }

@@ -1,6 +1,6 @@
 //! What every broker must do, as tests. A backend's own test crate says how a fresh broker is made and runs them all:
 //!
-//! ```ignore
+//! ```text
 //! async fn fresh() -> impl Fixture { … }
 //! forebay_broker::broker_conformance!(fresh);
 //! ```

@@ -1,5 +1,7 @@
 //! The client against a server that answers as the API does, or worse.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 use std::{
     sync::{
         Arc,

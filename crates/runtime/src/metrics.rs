@@ -1,4 +1,4 @@
-//! The metrics of the contract, for Prometheus. Labels are bounded: past [`LABEL_VALUES_MAX`] values of a label,
+//! The metrics of the contract, for Prometheus. Labels are bounded: past `LABEL_VALUES_MAX` values of a label,
 //! further ones count as `other`. A task's id is never one.
 
 use std::{

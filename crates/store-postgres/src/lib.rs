@@ -1,6 +1,6 @@
 //! The production store, on PostgreSQL 14 or later.
 //!
-//! The hot statements go through prepared statements with array parameters on connections of their own ([`hot`]);
+//! The hot statements go through prepared statements with array parameters on connections of their own;
 //! reads and operators' commands through sqlx. All SQL is in `queries/`, one file a statement, and the schema in
 //! `migrations/postgres`. It knows nothing of brokers: what it publishes, it gives to a sink.
 
@@ -34,7 +34,6 @@ const FIRST_CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Where the database is, and how many connections to it are held.
 #[derive(Clone)]
-#[non_exhaustive]
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database?sslmode=…`. With `sslmode=require` the connection is encrypted,
     /// with `verify-ca` or `verify-full` the server's certificate is checked, too, against `sslrootcert` or the

@@ -1,14 +1,23 @@
 //! The schema, and the partitions of `tasks`: what is done rarely, and may take its time.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use forebay_store::{Admin, Result, StoreError};
-use sqlx::{Connection, PgConnection, migrate::Migrator, postgres::PgPoolOptions};
+use sqlx::{
+    Connection, PgConnection,
+    migrate::{MigrateError, Migrator},
+    postgres::PgPoolOptions,
+};
 
 use crate::{PostgresStore, connect::CONNECT_TIME_MAX, error, hot::bounded, values::duration_us};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+/// A schema that a newer program has brought up to date is left as it is: replicas are replaced one by one.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("../../migrations/postgres");
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// How long maintenance waits for a lock. Whoever comes after it waits with it, so that is short: it tries again later.
 const LOCK_TIME_MAX: &str = "SET lock_timeout = '1s'";
@@ -34,7 +43,7 @@ impl Admin for PostgresStore {
         let outcome = MIGRATOR.run(&pool).await;
         pool.close().await;
         outcome.map_err(|e| match e {
-            sqlx::migrate::MigrateError::Execute(e) => error::read(DOING, e),
+            MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => error::read(DOING, e),
             other => error::refused(DOING, other),
         })
     }

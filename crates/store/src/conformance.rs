@@ -102,6 +102,7 @@ macro_rules! store_conformance {
                 a_dispatched_task_is_not_dispatched_again,
                 a_retrying_task_carries_its_fence,
                 a_claim_before_the_commit_wins_once,
+                a_retry_before_the_commit_is_dispatched_anew,
                 several_dispatchers_miss_nothing,
             ]
             liveness: [

@@ -7,9 +7,11 @@ use std::sync::{
 
 use forebay_broker::Source;
 use forebay_core::{Json, State};
-use forebay_worker::{Roles, WorkerOptions};
+use forebay_worker::{Handlers, Roles, WorkerOptions};
 
-use crate::support::{World, handle, holds, options, request, succeed};
+use tokio::sync::Semaphore;
+
+use crate::support::{LEASE, World, executor_only, handle, holds, options, request, succeed};
 
 #[tokio::test]
 async fn while_the_store_is_away_the_broker_holds_what_comes_and_nothing_is_lost() {
@@ -158,4 +160,48 @@ async fn a_recorder_alone_records() {
     .await;
     worker.is_healthy().await;
     worker.drain().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_store_does_not_look_like_the_death_of_all_workers() {
+    let world = World::default();
+    let executors = world.store.connection();
+    let gate = Arc::new(Semaphore::new(0));
+    let open = Arc::clone(&gate);
+    let executor = world.worker_on(
+        Arc::clone(&executors),
+        executor_only(),
+        handle(move |_| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let _pass = gate.acquire().await;
+                Ok(Json::null())
+            }
+        }),
+    );
+    let dispatchers = world.store.connection();
+    let dispatching = WorkerOptions {
+        roles: "dispatcher".parse().unwrap(),
+        ..options()
+    };
+    let dispatcher = world.worker_on(Arc::clone(&dispatchers), dispatching, Handlers::new());
+    let id = world.submit(request()).await;
+    world.wait_for(id, State::Running).await;
+    dispatcher.is_healthy().await;
+    executors.set_away(true);
+    dispatchers.set_away(true);
+    holds("the outage lasts longer than the lease", || {
+        !executor.health.problems().is_empty()
+    })
+    .await;
+    // The dispatcher is the first to see the store again, and looks for dead workers some times.
+    dispatchers.set_away(false);
+    dispatcher.is_healthy().await;
+    tokio::time::sleep(LEASE / 3).await;
+    executors.set_away(false);
+    executor.is_healthy().await;
+    tokio::time::sleep(LEASE).await;
+    open.add_permits(1);
+    let task = world.wait_for(id, State::Succeeded).await;
+    assert_eq!((task.fence, world.store.lost(id)), (1, 0));
 }

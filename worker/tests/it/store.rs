@@ -45,6 +45,8 @@ struct State {
     /// Tasks that no statement may contain.
     poison: HashSet<TaskId>,
     fenced: usize,
+    /// Outcomes that were handed in, whatever became of them.
+    completions: usize,
 }
 
 /// What goes wrong on one connection.
@@ -119,6 +121,10 @@ impl MemoryStore {
 
     pub(crate) fn fenced(&self) -> usize {
         self.state().fenced
+    }
+
+    pub(crate) fn completions(&self) -> usize {
+        self.state().completions
     }
 
     /// Declares all workers dead.
@@ -333,6 +339,7 @@ impl Execute for MemoryStore {
         released: &[ClaimId],
     ) -> Result<Vec<Completed>> {
         self.call("complete", |state| {
+            state.completions += batch.len();
             for claim in released {
                 state.claims.remove(claim);
             }

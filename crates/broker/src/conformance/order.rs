@@ -5,7 +5,7 @@ use super::{Fixture, kit::*};
 /// What is published first is delivered first, within a batch and from one to the next.
 pub async fn a_lane_is_first_in_first_out(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("line"));
-    let mut published = tasks(&lane, 50);
+    let mut published = tasks(&lane, 300);
     publish(&*broker, &published).await;
     for _ in 0..20 {
         let next = tasks(&lane, 1);
@@ -15,7 +15,7 @@ pub async fn a_lane_is_first_in_first_out(fixture: impl Fixture) {
     let mut subscription = consume(&*broker, &lane).await;
     let mut came = Vec::new();
     while came.len() < published.len() {
-        let taken = take(&mut subscription, 7).await;
+        let taken = take(&mut subscription, 16).await;
         came.extend(ids_of(&taken));
         finish(&fixture, &subscription, taken).await;
     }

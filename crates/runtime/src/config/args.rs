@@ -11,6 +11,9 @@ use super::values::{
     positive_duration, server_url,
 };
 
+/// The drivers tell every step of a reconnection at info; what matters of it is told by Forebay's own crates.
+const DEFAULT_LOG: &str = "info,async_nats=warn,sqlx=warn,tokio_postgres=warn";
+
 /// Where tasks are stored.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
@@ -105,7 +108,7 @@ pub struct LogArgs {
     )]
     pub log_format: LogFormat,
     /// What is logged: a level, or directives such as info,forebay_worker=debug.
-    #[arg(long, env = "FOREBAY_LOG", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    #[arg(long, env = "FOREBAY_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, value_parser = log_filter)]
     pub log: String,
     /// Where traces are sent: an OTLP/gRPC receiver such as http://127.0.0.1:4317. No traces unless set.
     #[arg(long, env = "FOREBAY_OTLP_ENDPOINT", value_name = "URL", value_parser = otlp_endpoint)]

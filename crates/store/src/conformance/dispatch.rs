@@ -10,7 +10,7 @@ use forebay_core::{Decision, Ready, State, Submission, TaskId, WorkerId};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::support::*;
-use crate::{Claimed, Delivered, ReadySink, Result, Store};
+use crate::{Claimed, Delivered, ReadySink, Store};
 
 /// Tasks that became due the given numbers of seconds ago.
 async fn due(store: &dyn Store, seconds_ago: &[i64]) -> Vec<Submission> {
@@ -106,32 +106,73 @@ pub async fn a_retrying_task_carries_its_fence(store: Arc<dyn Store>) {
     assert_eq!((claimed.fence, claimed.attempt), (2, 2));
 }
 
-/// A claim under way.
-type Claiming = JoinHandle<Result<Vec<Option<Claimed>>>>;
+/// A worker that got its messages, and will say what it was granted.
+type Working = JoinHandle<Vec<Claimed>>;
 
 /// A sink whose messages reach a worker before the dispatcher commits.
 struct QuickWorker {
     store: Arc<dyn Store>,
     worker: WorkerId,
-    claims: Mutex<Vec<Claiming>>,
+    /// What it does at once with what it was granted; `None` where it goes on running.
+    decision: Option<Decision>,
+    working: Mutex<Vec<Working>>,
+}
+
+impl QuickWorker {
+    fn new(store: &Arc<dyn Store>, worker: WorkerId, decision: Option<Decision>) -> Self {
+        Self {
+            store: Arc::clone(store),
+            worker,
+            decision,
+            working: Mutex::default(),
+        }
+    }
+
+    /// What it was granted in the end.
+    async fn granted(self) -> Vec<Claimed> {
+        let working = self.working.into_inner().expect("nobody panicked");
+        let mut granted = Vec::new();
+        for work in working {
+            granted.extend(work.await.expect("the worker did not panic"));
+        }
+        granted
+    }
+}
+
+async fn work(
+    store: Arc<dyn Store>,
+    worker: WorkerId,
+    batch: Vec<Ready>,
+    decision: Option<Decision>,
+) -> Vec<Claimed> {
+    let requests: Vec<_> = batch
+        .into_iter()
+        .map(|task| wants(Delivered::Ready(task)))
+        .collect();
+    let answers = store.claim(worker, claim_id(), &requests).await.expect("claim");
+    let granted: Vec<Claimed> = answers.into_iter().flatten().collect();
+    if let Some(decision) = decision {
+        let outcomes: Vec<_> = granted.iter().map(|it| ended(it, decision)).collect();
+        store.complete(worker, &outcomes, &[]).await.expect("complete");
+    }
+    granted
 }
 
 #[async_trait]
 impl ReadySink for QuickWorker {
     async fn publish(&self, batch: &[Ready]) -> Vec<bool> {
-        let requests: Vec<_> = batch
-            .iter()
-            .map(|task| wants(Delivered::Ready(task.clone())))
-            .collect();
-        let (store, worker) = (Arc::clone(&self.store), self.worker);
-        let mut claim = tokio::spawn(async move { store.claim(worker, claim_id(), &requests).await });
-        // A store may let the claim wait for the commit, so this must not wait for the claim; but it gives it time to
-        // come first.
-        let early = tokio::time::timeout(Duration::from_millis(100), &mut claim).await;
-        if let Ok(answer) = early {
-            claim = tokio::spawn(async move { answer.expect("the claim did not panic") });
+        let mut working = tokio::spawn(work(
+            Arc::clone(&self.store),
+            self.worker,
+            batch.to_vec(),
+            self.decision,
+        ));
+        // A store may let the claim wait for the commit, so this must not wait for the worker; but it gives it time
+        // to come first.
+        if let Ok(granted) = tokio::time::timeout(Duration::from_millis(300), &mut working).await {
+            working = tokio::spawn(async move { granted.expect("the worker did not panic") });
         }
-        lock(&self.claims).push(claim);
+        lock(&self.working).push(working);
         vec![true; batch.len()]
     }
 }
@@ -142,18 +183,9 @@ pub async fn a_claim_before_the_commit_wins_once(store: Arc<dyn Store>) {
     let (retrying, worker, claimed) = running(&*store).await;
     complete(&*store, worker, ended(&claimed, RETRY_NOW)).await;
     tasks.push(retrying);
-    let sink = QuickWorker {
-        store: Arc::clone(&store),
-        worker,
-        claims: Mutex::default(),
-    };
+    let sink = QuickWorker::new(&store, worker, None);
     store.dispatch_due(10, &sink).await.expect("dispatch");
-    let claims = std::mem::take(&mut *lock(&sink.claims));
-    let mut granted: Vec<TaskId> = Vec::new();
-    for claim in claims {
-        let answers = claim.await.expect("the claim did not panic").expect("claim");
-        granted.extend(answers.into_iter().flatten().map(|it| it.id));
-    }
+    let granted = sink.granted().await.into_iter().map(|it| it.id);
     assert_eq!(sorted(granted), sorted(tasks.iter().map(|task| task.id)));
     let late = super::support::worker(&*store).await;
     for (index, task) in tasks.iter().enumerate() {
@@ -172,6 +204,26 @@ pub async fn a_claim_before_the_commit_wins_once(store: Arc<dyn Store>) {
     let done = crate::Completion { fence: 2, ..done };
     complete(&*store, worker, done).await;
     assert_eq!(get(&*store, tasks[3].id).await.state, State::Succeeded);
+}
+
+/// The worker is so quick that the task is due for its next attempt already: that needs a message of its own.
+pub async fn a_retry_before_the_commit_is_dispatched_anew(store: Arc<dyn Store>) {
+    let tasks = due(&*store, &[5, 4]).await;
+    let worker = worker(&*store).await;
+    let sink = QuickWorker::new(&store, worker, Some(RETRY_NOW));
+    store.dispatch_due(10, &sink).await.expect("dispatch");
+    assert_eq!(sink.granted().await.len(), 2);
+    for task in &tasks {
+        let found = get(&*store, task.id).await;
+        assert_eq!((found.state, found.fence), (State::Retrying, 1));
+    }
+    let next = Sink::open();
+    store.dispatch_due(10, &next).await.expect("dispatch");
+    let mut published = next.published();
+    published.sort_by_key(|task| task.id);
+    let mut expected: Vec<Ready> = tasks.iter().map(|task| ready(task, 1)).collect();
+    expected.sort_by_key(|task| task.id);
+    assert_eq!(published, expected);
 }
 
 /// Several at once: every task becomes queued, and each is reported once.

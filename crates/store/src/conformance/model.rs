@@ -14,22 +14,22 @@ const WORKERS: usize = 3;
 const STEPS: usize = 400;
 const LOST_MAX: u32 = 3;
 
-/// See [`run`].
+/// The first series of random steps.
 pub async fn the_store_does_as_the_model_seed_1(store: Arc<dyn Store>) {
     run(store, 1).await;
 }
 
-/// See [`run`].
+/// The second series of random steps.
 pub async fn the_store_does_as_the_model_seed_2(store: Arc<dyn Store>) {
     run(store, 2).await;
 }
 
-/// See [`run`].
+/// The third series of random steps.
 pub async fn the_store_does_as_the_model_seed_3(store: Arc<dyn Store>) {
     run(store, 3).await;
 }
 
-/// See [`run`].
+/// The fourth series of random steps.
 pub async fn the_store_does_as_the_model_seed_4(store: Arc<dyn Store>) {
     run(store, 4).await;
 }

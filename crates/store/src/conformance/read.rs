@@ -14,6 +14,7 @@ async fn walk(store: &dyn Store, filter: &TaskFilter, page_size: usize) -> Vec<T
         let page = store.list(filter, page_size, from).await.expect("list a page");
         assert!(page.tasks.len() <= page_size, "a page of {}", page.tasks.len());
         seen.extend(page.tasks.iter().map(|task| task.id));
+        assert!(seen.len() < 10_000, "the pages go round in a circle");
         from = match (page.next, page.tasks.last()) {
             (Some(next), Some(last)) => {
                 let shown = PageToken {
@@ -103,6 +104,7 @@ pub async fn deep_paging_meets_each_task_once(store: Arc<dyn Store>) {
     loop {
         let page = store.list(&TaskFilter::default(), 90, from).await.expect("list");
         seen.extend(page.tasks.iter().map(|task| (task.created_at, task.id)));
+        assert!(seen.len() <= tasks.len(), "a task was shown twice");
         record(&*store, &task_at(plus(at, 5))).await;
         from = page.next;
         if from.is_none() {

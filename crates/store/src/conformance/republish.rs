@@ -118,6 +118,10 @@ pub async fn the_limit_cuts_and_the_floor_goes_on(store: Arc<dyn Store>) {
         assert!(answer.floor >= floor && answer.count <= 3, "{answer:?}");
         floor = answer.floor;
         counts.push(answer.count);
+        assert!(
+            counts.len() < 10,
+            "the same are published again and again: {counts:?}"
+        );
         if answer.count == 0 {
             break;
         }

@@ -1,0 +1,158 @@
+//! The doors in front of a real store and a real broker: SQLite, and the embedded broker on it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use forebay_api::{App, Parts, background, router};
+use forebay_broker::GroupCommit;
+use forebay_broker_embedded::EmbeddedBroker;
+use forebay_core::SystemClock;
+use forebay_runtime::{health::Health, metrics::Metrics};
+use forebay_store::Admin;
+use forebay_store_sqlite::SqliteStore;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::door::{Answer, call, eventually, request};
+
+struct House {
+    router: Router,
+    stop: CancellationToken,
+    _data: TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&data.path().join("forebay.db")).await.unwrap());
+        store.migrate().await.unwrap();
+        let broker = Arc::new(EmbeddedBroker::new(Arc::clone(&store) as _));
+        let (submitter, group) = GroupCommit::new(Arc::clone(&broker) as _);
+        tokio::spawn(group.run());
+        let stop = CancellationToken::new();
+        let app = App::new(Parts {
+            store,
+            broker,
+            submitter,
+            clock: Arc::new(SystemClock),
+            metrics: Arc::new(Metrics::new()),
+            health: Health::default(),
+            stop: stop.clone(),
+        });
+        tokio::spawn(background(app.clone()));
+        Self {
+            router: router(app),
+            stop,
+            _data: data,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        call(&self.router, request("GET", path, &[], "")).await
+    }
+
+    async fn post(&self, path: &str, body: impl Into<axum::body::Body>) -> Answer {
+        call(
+            &self.router,
+            request("POST", path, &[("content-type", "application/json")], body),
+        )
+        .await
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_there_as_soon_as_it_is_accepted() {
+    let house = House::new().await;
+    let body = r#"{"kind":"echo","queue":"images","payload":{"z":1,"a":"\u0000"},"tags":["x"],"timeout_seconds":2.5}"#;
+    let accepted = house.post("/v1/tasks", body).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let id = accepted.id();
+    assert_eq!(house.get(&format!("/v1/tasks/{id}")).await.text, accepted.text);
+    let listed = house
+        .get("/v1/tasks?queue=images&tag=x&state=queued")
+        .await
+        .json();
+    assert_eq!(listed["tasks"], json!([accepted.json()]));
+    let ready = async || house.get("/v1/queues/images").await.json()["ready"] == json!(1);
+    eventually("the queue is counted", ready).await;
+    let cancelled = house.post(&format!("/v1/tasks/{id}/cancel"), "").await;
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
+    assert_eq!(
+        house.post(&format!("/v1/tasks/{id}/cancel"), "").await.code(),
+        "state_conflict"
+    );
+    let retried = house.post(&format!("/v1/tasks/{id}/retry"), "").await;
+    assert_eq!(retried.json()["state"], "retrying", "{retried:?}");
+    let path = format!("/v1/tasks/{id}/events");
+    let events = house.get(&path);
+    let stop = async {
+        house.post(&format!("/v1/tasks/{id}/cancel"), "").await;
+    };
+    let (events, ()) = tokio::join!(events, stop);
+    assert!(events.text.contains(r#""state":"cancelled""#), "{events:?}");
+    let stranger = house.get("/v1/tasks/01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d").await;
+    assert_eq!(stranger.code(), "task_not_found");
+}
+
+#[tokio::test]
+async fn batches_and_pages_hold_a_thousand() {
+    let house = House::new().await;
+    let items: Vec<String> = (0..1_000)
+        .map(|n| format!(r#"{{"kind":"echo","payload":{n}}}"#))
+        .collect();
+    let accepted = house
+        .post("/v1/tasks/batch", format!("[{}]", items.join(",")))
+        .await
+        .json();
+    let mut ids: Vec<&str> = accepted["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| result["id"].as_str().unwrap())
+        .collect();
+    let mut path = "/v1/tasks?page_size=200".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let page = house.get(&path).await.json();
+        seen.extend(
+            page["tasks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|task| task["id"].as_str().unwrap().to_owned()),
+        );
+        let Some(token) = page["next_page_token"].as_str() else {
+            break;
+        };
+        path = format!("/v1/tasks?page_size=200&page_token={token}");
+    }
+    ids.sort_unstable();
+    seen.sort_unstable();
+    assert_eq!(seen, ids);
+}
+
+#[tokio::test]
+async fn a_key_names_one_task() {
+    let house = House::new().await;
+    let submit = async |payload: u32| {
+        let body = format!(r#"{{"kind":"echo","payload":{payload},"idempotency_key":"k"}}"#);
+        house.post("/v1/tasks", body).await
+    };
+    let first = submit(1).await;
+    assert_eq!(submit(1).await.id(), first.id());
+    assert_eq!(submit(2).await.code(), "idempotency_key_reused");
+    assert_eq!(
+        house.get("/v1/tasks").await.json()["tasks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
