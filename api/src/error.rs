@@ -252,7 +252,7 @@ pub struct ProblemBody<'a> {
     trace_id: Option<&'a str>,
 }
 
-/// The answer is written by [`crate::layers::problem`], which knows the trace; it finds the error in the
+/// The answer is written by `layers::problem`, which knows the trace; it finds the error in the
 /// response's extensions.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {

@@ -14,7 +14,9 @@ pub(crate) async fn postgres_rows_per_second(stack: &Stack) -> Result<f64> {
     let (client, connection) = tokio_postgres::connect(&stack.postgres.url(), tokio_postgres::NoTls).await?;
     let driver = tokio::spawn(connection);
     client
-        .batch_execute("CREATE TABLE IF NOT EXISTS bench_limit (id uuid PRIMARY KEY, kind text, payload text)")
+        .batch_execute(
+            "CREATE TABLE IF NOT EXISTS bench_limit (id uuid PRIMARY KEY, kind text, payload text)",
+        )
         .await?;
     let insert = client
         .prepare(
@@ -38,7 +40,11 @@ pub(crate) async fn http_requests_per_second() -> Result<f64> {
         "/v1/tasks",
         axum::routing::post(|body: String| async move {
             let parsed: Result<serde_json::Value, _> = serde_json::from_str(&body);
-            if parsed.is_ok() { axum::http::StatusCode::ACCEPTED } else { axum::http::StatusCode::BAD_REQUEST }
+            if parsed.is_ok() {
+                axum::http::StatusCode::ACCEPTED
+            } else {
+                axum::http::StatusCode::BAD_REQUEST
+            }
         }),
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

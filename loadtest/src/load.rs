@@ -30,7 +30,9 @@ pub(crate) struct Singles {
 
 /// `clients` connections submit one task at a time, as fast as each is answered, `total` in all.
 pub(crate) async fn singles(http: &str, clients: usize, total: usize) -> Result<Singles> {
-    let client = reqwest::Client::builder().pool_max_idle_per_host(clients).build()?;
+    let client = reqwest::Client::builder()
+        .pool_max_idle_per_host(clients)
+        .build()?;
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();
     let histograms = try_join_all((0..clients).map(|_| {
@@ -49,7 +51,11 @@ pub(crate) async fn singles(http: &str, clients: usize, total: usize) -> Result<
                     .body(body(number))
                     .send()
                     .await?;
-                ensure!(answer.status() == 202, "a submission was answered {}", answer.status());
+                ensure!(
+                    answer.status() == 202,
+                    "a submission was answered {}",
+                    answer.status()
+                );
                 answer.bytes().await?;
                 latency.saturating_record(micros(sent.elapsed()));
             }
@@ -61,14 +67,19 @@ pub(crate) async fn singles(http: &str, clients: usize, total: usize) -> Result<
     for histogram in histograms {
         latency.add(histogram?)?;
     }
-    Ok(Singles { accepted: total, per_second: total as f64 / seconds, latency })
+    Ok(Singles {
+        accepted: total,
+        per_second: total as f64 / seconds,
+        latency,
+    })
 }
 
 /// One NDJSON stream of `total` tasks. Returns accepted tasks a second.
 pub(crate) async fn bulk(http: &str, total: usize) -> Result<f64> {
     let lines = futures::stream::iter((0..total).step_by(100).map(move |first| {
-        let chunk: String =
-            (first..total.min(first + 100)).map(|number| body(number) + "\n").collect();
+        let chunk: String = (first..total.min(first + 100))
+            .map(|number| body(number) + "\n")
+            .collect();
         std::io::Result::Ok(chunk)
     }));
     let began = Instant::now();
@@ -78,7 +89,11 @@ pub(crate) async fn bulk(http: &str, total: usize) -> Result<f64> {
         .body(reqwest::Body::wrap_stream(lines))
         .send()
         .await?;
-    ensure!(answer.status().is_success(), "the stream was answered {}", answer.status());
+    ensure!(
+        answer.status().is_success(),
+        "the stream was answered {}",
+        answer.status()
+    );
     let results = answer.text().await?;
     let seconds = began.elapsed().as_secs_f64();
     let accepted = results.lines().filter(|line| line.contains("\"id\"")).count();
@@ -102,7 +117,11 @@ pub(crate) async fn open_loop(http: &str, per_second: u32, seconds: u32, kind: &
             ));
         requests.push(tokio::spawn(async move {
             let answer = request.send().await?;
-            ensure!(answer.status() == 202, "a submission was answered {}", answer.status());
+            ensure!(
+                answer.status() == 202,
+                "a submission was answered {}",
+                answer.status()
+            );
             Ok(())
         }));
     }

@@ -44,9 +44,14 @@ impl Forebay {
             command.env("FOREBAY_GRPC_ADDR", format!("127.0.0.1:{grpc}"));
         }
         command.envs(env.iter().copied());
-        let child = command.spawn().with_context(|| format!("start forebay {args:?}"))?;
-        let forebay =
-            Self { child, http: format!("http://127.0.0.1:{http}"), admin: format!("http://127.0.0.1:{admin}") };
+        let child = command
+            .spawn()
+            .with_context(|| format!("start forebay {args:?}"))?;
+        let forebay = Self {
+            child,
+            http: format!("http://127.0.0.1:{http}"),
+            admin: format!("http://127.0.0.1:{admin}"),
+        };
         forebay.wait_until_ready().await?;
         Ok(forebay)
     }
@@ -65,7 +70,10 @@ impl Forebay {
 
     /// How many attempts succeeded on this worker so far.
     pub(crate) async fn succeeded(&self) -> Result<u64> {
-        let text = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
+        let text = reqwest::get(format!("{}/metrics", self.admin))
+            .await?
+            .text()
+            .await?;
         let count = text
             .lines()
             .filter(|line| line.starts_with("forebay_tasks_finished_total") && line.contains("\"succeeded\""))
@@ -80,7 +88,10 @@ impl Forebay {
         loop {
             let done = self.succeeded().await?;
             if done >= count {
-                ensure!(done == count, "{done} attempts succeeded of {count} accepted tasks");
+                ensure!(
+                    done == count,
+                    "{done} attempts succeeded of {count} accepted tasks"
+                );
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "only {done} of {count} tasks finished");
@@ -91,8 +102,15 @@ impl Forebay {
     /// Memory that this process has for itself, in MiB: its proportional set size.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup.lines().find(|line| line.starts_with("Pss:")).context("no Pss in smaps_rollup")?;
-        let kib: f64 = line.split_whitespace().nth(1).context("no number in Pss")?.parse()?;
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with("Pss:"))
+            .context("no Pss in smaps_rollup")?;
+        let kib: f64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no number in Pss")?
+            .parse()?;
         Ok(kib / 1024.0)
     }
 }
@@ -114,7 +132,10 @@ impl Stack {
         let nats = Nats::start().await?;
         let url = postgres.url();
         run_to_end(&["migrate"], &[("FOREBAY_DATABASE_URL", &url)])?;
-        let env = [("FOREBAY_DATABASE_URL", url.as_str()), ("FOREBAY_BROKER_URL", &nats.url())];
+        let env = [
+            ("FOREBAY_DATABASE_URL", url.as_str()),
+            ("FOREBAY_BROKER_URL", &nats.url()),
+        ];
         let api = Forebay::start(&["api"], &env).await?;
         Ok(Self { postgres, nats, api })
     }
@@ -132,10 +153,14 @@ impl Stack {
 
     /// Counts the tasks in the database: all, and those that succeeded.
     pub(crate) async fn count_tasks(&self) -> Result<(i64, i64)> {
-        let (client, connection) = tokio_postgres::connect(&self.postgres.url(), tokio_postgres::NoTls).await?;
+        let (client, connection) =
+            tokio_postgres::connect(&self.postgres.url(), tokio_postgres::NoTls).await?;
         let driver = tokio::spawn(connection);
         let row = client
-            .query_one("SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM tasks", &[])
+            .query_one(
+                "SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM tasks",
+                &[],
+            )
             .await?;
         driver.abort();
         Ok((row.get(0), row.get(1)))
@@ -143,15 +168,26 @@ impl Stack {
 }
 
 fn run_to_end(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
-    let output = Command::new(binary()?).args(args).envs(env.iter().copied()).output()?;
-    ensure!(output.status.success(), "forebay {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(binary()?)
+        .args(args)
+        .envs(env.iter().copied())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "forebay {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
 fn binary() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let binary = here.parent().context("no folder")?.join("forebay");
-    ensure!(binary.exists(), "{} is missing: build it with the same profile", binary.display());
+    ensure!(
+        binary.exists(),
+        "{} is missing: build it with the same profile",
+        binary.display()
+    );
     Ok(binary)
 }
 

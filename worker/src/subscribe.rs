@@ -10,6 +10,9 @@ use tracing::{debug, warn};
 
 use crate::shared::BROKER_CALL_MAX;
 
+/// How long the first round of a subscription waits: short, so that it is soon known whether it works.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+
 /// What one round brought.
 pub(crate) struct Received {
     pub(crate) deliveries: Vec<Delivery>,
@@ -75,14 +78,14 @@ impl Reader {
     }
 
     async fn attempt(&mut self, max: usize, wait: Duration) -> anyhow::Result<Received> {
-        let subscription = match &mut self.subscription {
-            Some(subscription) => subscription,
+        let (subscription, wait) = match &mut self.subscription {
+            Some(subscription) => (subscription, wait),
             none => {
                 let consumed =
                     tokio::time::timeout(BROKER_CALL_MAX, self.broker.consume(self.source.clone()))
                         .await
                         .context("the broker does not answer")??;
-                none.insert(consumed)
+                (none.insert(consumed), wait.min(FIRST_WAIT))
             }
         };
         let next = subscription.consumer.next(max, wait);

@@ -24,7 +24,7 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
     let payload = match Some(message.payload).filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => Json::parse(&text)
-            .map_err(|error| violations.push(Violation::invalid("/payload", error)))
+            .map_err(|error| violations.push(Violation::invalid("/payload", error.to_string())))
             .ok(),
     };
     let request = SubmitRequest {

@@ -61,23 +61,25 @@ pub(crate) fn parse(text: &[u8]) -> Result<Asked> {
 }
 
 impl Asked {
-    /// Adds what the headers of the request say.
-    pub(crate) fn with_headers(mut self, headers: &HeaderMap, traceparent: Option<TraceParent>) -> Self {
+    /// Adds what the headers of a single submission say.
+    pub(crate) fn with_headers(
+        mut self,
+        headers: &HeaderMap,
+        traceparent: Option<TraceParent>,
+    ) -> Result<Self> {
+        if self.request.idempotency_key.is_some() {
+            let detail =
+                "is a member of the items of a batch: here it belongs into the header Idempotency-Key";
+            return Err(ApiError::at(Code::InvalidBody, "/idempotency_key", detail));
+        }
         self.request.traceparent = traceparent;
         match key_in(headers) {
-            Ok(None) => {}
-            Ok(Some(key)) => match &self.request.idempotency_key {
-                Some(other) if *other != key => self.violations.push(Violation::invalid(
-                    "/idempotency_key",
-                    "must not differ from the header Idempotency-Key",
-                )),
-                _ => self.request.idempotency_key = Some(key),
-            },
+            Ok(key) => self.request.idempotency_key = key,
             Err(detail) => self
                 .violations
                 .push(Violation::invalid("/idempotency_key", detail)),
         }
-        self
+        Ok(self)
     }
 }
 

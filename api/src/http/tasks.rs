@@ -42,7 +42,7 @@ pub(crate) async fn submit(
         return Err(body::unsupported(&headers, "application/json"));
     }
     let text = body::read(&headers, body, app.bounds.body_bytes, app.bounds.body).await?;
-    let asked = submission::parse(&text)?.with_headers(&headers, traceparent);
+    let asked = submission::parse(&text)?.with_headers(&headers, traceparent)?;
     drop(text);
     let accepted = ops::submit::submit(&app, asked, Patience::None).await?;
     match prefer_wait(&headers).filter(|wait| !wait.is_zero()) {

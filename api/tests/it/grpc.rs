@@ -98,7 +98,7 @@ fn submissions() -> Vec<(String, v1::SubmitTaskRequest, Option<&'static str>)> {
         (r#"{"kind":"echo"}"#.into(), echo(), None),
         (
             r#"{"kind":"echo","queue":"q","project":"p","priority":"low","payload":{"a":1},"tags":["t"],"delay_seconds":60,
-                "max_attempts":2,"timeout_seconds":5,"idempotency_key":"k"}"#
+                "max_attempts":2,"timeout_seconds":5}"#
                 .into(),
             v1::SubmitTaskRequest {
                 queue: "q".into(),
@@ -115,7 +115,7 @@ fn submissions() -> Vec<(String, v1::SubmitTaskRequest, Option<&'static str>)> {
             None,
         ),
         (
-            r#"{"kind":"echo","payload":2,"project":"p","idempotency_key":"k"}"#.into(),
+            r#"{"kind":"echo","payload":2,"project":"p"}"#.into(),
             v1::SubmitTaskRequest {
                 payload: "2".into(),
                 project: "p".into(),
@@ -183,7 +183,13 @@ async fn the_same_submission_gets_the_same_answer_over_both_doors() {
     let mut client = TaskServiceClient::new(channel);
     for (json, message, refused) in submissions() {
         let shown = json.chars().take(80).collect::<String>();
-        let http = door.post_json("/v1/tasks", json).await;
+        let key = message.idempotency_key.clone();
+        let headers: Vec<(&str, &str)> = if key.is_empty() {
+            vec![]
+        } else {
+            vec![("idempotency-key", &key)]
+        };
+        let http = door.post_with("/v1/tasks", &headers, json).await;
         let grpc = client.submit_task(message).await;
         match (refused, grpc) {
             (None, Ok(answer)) => {

@@ -142,8 +142,9 @@ async fn batches_and_pages_hold_a_thousand() {
 async fn a_key_names_one_task() {
     let house = House::new().await;
     let submit = async |payload: u32| {
-        let body = format!(r#"{{"kind":"echo","payload":{payload},"idempotency_key":"k"}}"#);
-        house.post("/v1/tasks", body).await
+        let body = format!(r#"{{"kind":"echo","payload":{payload}}}"#);
+        let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+        call(&house.router, request("POST", "/v1/tasks", &headers, body)).await
     };
     let first = submit(1).await;
     assert_eq!(submit(1).await.id(), first.id());

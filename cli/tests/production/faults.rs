@@ -66,7 +66,7 @@ async fn progress(accepted: &AtomicUsize, count: usize) {
     wait::until("submissions to go on", PATIENCE, || async {
         let now = accepted.load(Ordering::Relaxed);
         if now >= count {
-            Ok(())
+            Ok(true)
         } else {
             Err(format!("{now} of {count} accepted"))
         }

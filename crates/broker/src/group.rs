@@ -45,7 +45,7 @@ impl Submitter {
     /// [`PublishError::Full`] at once where the line is full, else what the broker says.
     pub async fn submit(&self, task: Submission) -> Result<(), PublishError> {
         let (reply, answer) = oneshot::channel();
-        self.line.try_send(Waiting { task, reply }).map_err(refused)?;
+        self.line.try_send(Waiting { task, reply }).map_err(|error| refused(&error))?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -63,7 +63,7 @@ impl Submitter {
     }
 }
 
-fn refused(error: mpsc::error::TrySendError<Waiting>) -> PublishError {
+fn refused(error: &mpsc::error::TrySendError<Waiting>) -> PublishError {
     match error {
         mpsc::error::TrySendError::Full(_) => PublishError::Full,
         mpsc::error::TrySendError::Closed(_) => stopped(),

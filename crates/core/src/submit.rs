@@ -43,10 +43,10 @@ pub struct Violation {
 impl Violation {
     /// A field whose value is not allowed.
     #[must_use]
-    pub fn invalid(pointer: impl Into<String>, detail: impl ToString) -> Self {
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             pointer: pointer.into(),
-            detail: detail.to_string(),
+            detail: detail.into(),
             problem: Problem::Invalid,
         }
     }
@@ -124,7 +124,7 @@ impl SubmitRequest {
         let kind = self
             .kind
             .parse::<Kind>()
-            .map_err(|e| wrong.push(Violation::invalid("/kind", e)));
+            .map_err(|e| wrong.push(Violation::invalid("/kind", e.to_string())));
         let queue = parse_or_default::<QueueName>(self.queue.as_deref(), "/queue", &mut wrong);
         let project = parse_or_default::<Project>(self.project.as_deref(), "/project", &mut wrong);
         let priority = parse_or_default::<Priority>(self.priority.as_deref(), "/priority", &mut wrong);
@@ -258,7 +258,7 @@ where
         None => T::default(),
         Some(Ok(value)) => value,
         Some(Err(error)) => {
-            wrong.push(Violation::invalid(pointer, error));
+            wrong.push(Violation::invalid(pointer, error.to_string()));
             T::default()
         }
     }

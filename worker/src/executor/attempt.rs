@@ -158,7 +158,7 @@ async fn watch(
 ) -> End {
     let reason = tokio::select! {
         biased;
-        ended = &mut handler => return returned(ended),
+        ended = &mut handler => return unless_stopped(ended, attempt.stop.reason()),
         reason = attempt.stop.cancelled() => reason,
         () = tokio::time::sleep_until(deadline) => {
             attempt.stop.ask(StopReason::TimedOut);
@@ -166,11 +166,7 @@ async fn watch(
         }
     };
     if let Ok(ended) = timeout(grace, &mut handler).await {
-        // What it did, it did; anything else it says now is about being stopped.
-        return match returned(ended) {
-            success @ End::Returned(Ok(_)) => success,
-            _ => End::Stopped(reason),
-        };
+        return unless_stopped(ended, Some(reason));
     }
     handler.abort();
     if timeout(DROP_MAX, &mut handler).await.is_err() {
@@ -178,6 +174,15 @@ async fn watch(
         warn!(task = %id, %kind, "the handler blocks its thread and cannot be ended");
     }
     End::Stopped(reason)
+}
+
+/// What a handler did, it did; anything else that it says once it was told to stop is about being stopped.
+fn unless_stopped(ended: Result<HandlerResult, tokio::task::JoinError>, stopped: Option<StopReason>) -> End {
+    match (returned(ended), stopped) {
+        (success @ End::Returned(Ok(_)), _) => success,
+        (_, Some(reason)) => End::Stopped(reason),
+        (end, None) => end,
+    }
 }
 
 fn returned(ended: Result<HandlerResult, tokio::task::JoinError>) -> End {

@@ -187,6 +187,7 @@ async fn an_outage_of_the_store_does_not_look_like_the_death_of_all_workers() {
     let dispatcher = world.worker_on(Arc::clone(&dispatchers), dispatching, Handlers::new());
     let id = world.submit(request()).await;
     world.wait_for(id, State::Running).await;
+    executor.is_healthy().await;
     dispatcher.is_healthy().await;
     executors.set_away(true);
     dispatchers.set_away(true);
