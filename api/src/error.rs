@@ -172,9 +172,25 @@ impl ApiError {
             pointer: pointer.into(),
             detail: detail.to_string(),
         };
+        Self::fields(code, vec![field])
+    }
+
+    /// An error about these fields: its detail tells the first, and how many more there are.
+    #[must_use]
+    pub fn fields(code: Code, errors: Vec<FieldError>) -> Self {
+        let Some(first) = errors.first() else {
+            return Self::of(code);
+        };
+        let mut detail = match first.pointer.trim_start_matches('/') {
+            "" => first.detail.clone(),
+            name => format!("{name}: {}", first.detail),
+        };
+        if errors.len() > 1 {
+            detail += &format!(" (and {} more)", errors.len() - 1);
+        }
         Self {
-            errors: vec![field],
-            ..Self::of(code)
+            errors,
+            ..Self::new(code, detail)
         }
     }
 
@@ -196,10 +212,7 @@ impl ApiError {
                 detail: violation.detail,
             })
             .collect();
-        Self {
-            errors,
-            ..Self::of(code)
-        }
+        Self::fields(code, errors)
     }
 
     /// The error as it is written, with the trace it belongs to.

@@ -4,7 +4,7 @@ use axum::{
     Router,
     extract::Request,
     handler::Handler,
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, Uri},
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -17,6 +17,9 @@ use crate::{
     http::{batch, docs, events, health, queues, tasks, workers},
     layers,
 };
+
+/// How much of an unknown path is shown.
+const PATH_SHOWN: usize = 100;
 
 /// The description of all paths, as it is served.
 pub const OPENAPI: &str = include_str!("../openapi.json");
@@ -59,7 +62,7 @@ pub fn router(app: App) -> Router {
         .route_layer(limit)
         .merge(others().router)
         .method_not_allowed_fallback(method_not_allowed)
-        .fallback(async || ApiError::of(Code::UnknownPath))
+        .fallback(unknown_path)
         .layer(CatchPanicLayer::custom(layers::panic::respond))
         .layer(from_fn(layers::problem::layer))
         .layer(from_fn(layers::headers::layer))
@@ -82,7 +85,14 @@ async fn method_not_allowed(request: Request) -> Response {
     if request.method() == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    ApiError::of(Code::MethodNotAllowed).into_response()
+    let detail = "the header Allow says which methods this path has";
+    ApiError::new(Code::MethodNotAllowed, detail).into_response()
+}
+
+async fn unknown_path(uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(PATH_SHOWN).collect();
+    let detail = format!("there is nothing at {path}; /docs shows what there is");
+    ApiError::new(Code::UnknownPath, detail)
 }
 
 impl Routes {

@@ -121,6 +121,7 @@ pub async fn serve_grpc(app: App, listener: TcpListener) -> anyhow::Result<()> {
         .max_concurrent_streams(Some(STREAMS_MAX))
         .add_service(health)
         .add_service(grpc::reflection()?)
+        .add_service(grpc::reflection_v1alpha()?)
         .add_service(grpc::service(app.clone()))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     let drained = async {

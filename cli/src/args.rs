@@ -203,7 +203,7 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "run_at")]
     pub(crate) delay: Option<Duration>,
     /// Not before this time, such as 2030-01-01T09:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) run_at: Option<jiff::Timestamp>,
     /// A label to find it by; may be given several times.
     #[arg(long, value_name = "TAG")]
@@ -299,4 +299,9 @@ pub(crate) struct Config {
     /// Print JSON, for programs to read.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn time(text: &str) -> Result<jiff::Timestamp, &'static str> {
+    text.parse()
+        .map_err(|_| "must be an RFC 3339 time, such as 2030-01-01T09:00:00Z")
 }

@@ -37,7 +37,8 @@ pub(crate) async fn run(args: Dev, mut loaded: Loaded) -> Result<Code> {
     };
     let mut process = Process::start(&args.log, "forebay-dev")?;
     note_unused(&loaded);
-    std::fs::create_dir_all(&args.data).with_context(|| format!("cannot create {}", args.data.display()))?;
+    std::fs::create_dir_all(&args.data)
+        .with_context(|| format!("--data {} cannot be used as a folder", args.data.display()))?;
     let backends = open::embedded(&args.data.join(DATABASE), &process.metrics).await?;
     process.open_admin(admin);
     // The worker goes on until the last request is answered: one of them may wait for its task.
@@ -88,7 +89,7 @@ impl Welcome<'_> {
         Printer::new(false).line(format_args!(
             "Forebay is ready. Its data is in {data}.
 
-  HTTP     http://{http}           (API document: http://{http}/openapi.json)
+  HTTP     http://{http}           (API reference: http://{http}/docs)
   gRPC     {grpc}
   metrics  http://{admin}/metrics
 

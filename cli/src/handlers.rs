@@ -33,7 +33,7 @@ pub(crate) fn from_file(loaded: &mut Loaded) -> Result<Handlers> {
     }
     let lines: Vec<String> = problems
         .into_iter()
-        .map(|problem| format!("{} in {}", problem.trim().replace('\n', " "), path.display()))
+        .map(|problem| format!("{}: {}", path.display(), problem.trim().replace('\n', " ")))
         .collect();
     Err(Failure::usage(lines.join("\nforebay: ")))
 }

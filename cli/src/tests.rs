@@ -48,6 +48,7 @@ fn a_payload_may_be_a_negative_number_and_tags_repeat() {
 fn what_is_allowed_is_said() {
     assert!(refused("forebay submit k --priority urgent").contains("high, default, low"));
     assert!(refused("forebay submit k --delay 5").contains("500ms, 30s, 5m"));
+    assert!(refused("forebay submit k --run-at tomorrow").contains("RFC 3339 time, such as 2030"));
     assert!(refused("forebay list --state broken").contains("succeeded"));
     assert!(
         refused("forebay submit k --delay 5m --run-at 2030-01-01T00:00:00Z").contains("cannot be used with")

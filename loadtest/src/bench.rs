@@ -161,7 +161,7 @@ async fn production(figures: &mut Figures, tasks: usize) -> Result<()> {
 /// From just before the request is due to the first line of the handler, at 100 tasks a second.
 async fn latency(figures: &mut Figures) -> Result<()> {
     let stack = Stack::start().await?;
-    let waits = Arc::new(Mutex::new(Histogram::<u64>::new(3)?));
+    let waits = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?));
     let handlers = noting(Arc::clone(&waits))?;
     let metrics = Arc::new(Metrics::new());
     let backends = connect(&stack, &metrics).await?;

@@ -38,7 +38,7 @@ pub(crate) async fn singles(http: &str, clients: usize, total: usize) -> Result<
     let histograms = try_join_all((0..clients).map(|_| {
         let (client, next, url) = (client.clone(), Arc::clone(&next), format!("{http}/v1/tasks"));
         tokio::spawn(async move {
-            let mut latency = Histogram::<u64>::new(3)?;
+            let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= total {
@@ -63,7 +63,7 @@ pub(crate) async fn singles(http: &str, clients: usize, total: usize) -> Result<
     }))
     .await?;
     let seconds = began.elapsed().as_secs_f64();
-    let mut latency = Histogram::<u64>::new(3)?;
+    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
     for histogram in histograms {
         latency.add(histogram?)?;
     }

@@ -146,9 +146,12 @@ impl Stack {
         let env = [
             ("FOREBAY_DATABASE_URL", database.as_str()),
             ("FOREBAY_BROKER_URL", &broker),
-            ("FOREBAY_BUILTIN_HANDLERS", "true"),
         ];
-        Forebay::start(&["worker", "--concurrency", concurrency], &env).await
+        Forebay::start(
+            &["worker", "--builtin-handlers", "--concurrency", concurrency],
+            &env,
+        )
+        .await
     }
 
     /// Counts the tasks in the database: all, and those that succeeded.

@@ -3,7 +3,10 @@
 //! While the store is away nothing is acknowledged, and the broker holds what comes. One message that the store
 //! refuses never stops its neighbours: it is found by halving the batch, and set aside.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use forebay_broker::{Acknowledge, Delivery, Message, Source, Token, Undecodable, wire};
@@ -23,6 +26,8 @@ use crate::{
 const BATCH_MAX: usize = 1_000;
 /// How many batches are with the store at once: the next is received while the last is written.
 const WRITES_MAX: usize = 2;
+/// A batch without an answer for so long may be too much for the store.
+const SLOW: Duration = Duration::from_secs(4);
 
 type Round = (Reader, Option<Received>);
 
@@ -181,6 +186,11 @@ impl Write {
                     }
                 }
                 Err(error) => {
+                    // What takes too long as a whole is tried in parts, or it would be tried for ever.
+                    if began.elapsed() > SLOW && tasks.len() > 1 {
+                        let half = tasks.len() / 2;
+                        waiting.push((tasks.split_off(half), tokens.split_off(half)));
+                    }
                     waiting.push((tasks, tokens));
                     if self.wait_out(&error, &mut backoff).await.is_err() {
                         return;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use forebay_broker::{Acknowledge, Broker, Delivery, Source, Subscription, Token};
 use forebay_runtime::{health::Reporter, supervise::Backoff};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::shared::BROKER_CALL_MAX;
 
@@ -31,6 +31,8 @@ pub(crate) struct Reader {
     subscription: Option<Subscription>,
     backoff: Backoff,
     healthy: bool,
+    /// Whether the log says that it fails: once when it begins, and once when it works again.
+    failing: bool,
 }
 
 impl Reader {
@@ -50,6 +52,7 @@ impl Reader {
             subscription: None,
             backoff: Backoff::default(),
             healthy: false,
+            failing: false,
         }
     }
 
@@ -61,12 +64,20 @@ impl Reader {
                 self.reporter.ok();
                 self.healthy = true;
                 self.backoff = Backoff::default();
+                if std::mem::take(&mut self.failing) {
+                    info!(source = ?self.source, "the subscription works again");
+                }
                 Some(received)
             }
             Err(problem) => {
                 self.subscription = None;
                 self.healthy = false;
-                warn!(source = ?self.source, error = format!("{problem:#}"), "a subscription is made anew");
+                let error = format!("{problem:#}");
+                if std::mem::replace(&mut self.failing, true) {
+                    debug!(source = ?self.source, error, "the subscription still fails");
+                } else {
+                    warn!(source = ?self.source, error, "the subscription fails, and is made anew until it works");
+                }
                 self.reporter.failing(format_args!("{problem:#}"));
                 tokio::select! {
                     () = tokio::time::sleep(self.backoff.next()) => {}

@@ -3,6 +3,7 @@
 use forebay_core::{AttemptError, Json, State, SubmitRequest, Task, Timestamp, TraceParent, Violation};
 use forebay_proto::v1::{self, submit_task_request::When};
 use forebay_store::TaskFilter;
+use serde_json::value::RawValue;
 
 use crate::{
     error::{ApiError, Code, FieldError, Result},
@@ -23,8 +24,15 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
     }
     let payload = match Some(message.payload).filter(|text| !text.is_empty()) {
         None => None,
-        Some(text) => Json::parse(&text)
-            .map_err(|error| violations.push(Violation::invalid("/payload", error.to_string())))
+        // How deep it may nest is checked with everything else.
+        Some(text) => serde_json::from_slice::<&RawValue>(&text)
+            .map_err(|error| {
+                violations.push(Violation::invalid(
+                    "/payload",
+                    format!("is not valid JSON: {error}"),
+                ));
+            })
+            .map(Json::from_raw)
             .ok(),
     };
     let request = SubmitRequest {
@@ -92,10 +100,7 @@ pub(crate) fn wanted(message: v1::ListTasksRequest) -> Result<Wanted> {
         created_before: time("created_before", message.created_before),
     };
     if !wrong.is_empty() {
-        return Err(ApiError {
-            errors: wrong,
-            ..ApiError::of(Code::InvalidParameter)
-        });
+        return Err(ApiError::fields(Code::InvalidParameter, wrong));
     }
     Ok(Wanted {
         filter,

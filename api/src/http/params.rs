@@ -151,10 +151,7 @@ impl Query {
         if self.wrong.is_empty() {
             return Ok(());
         }
-        Err(ApiError {
-            errors: self.wrong,
-            ..ApiError::of(Code::InvalidParameter)
-        })
+        Err(ApiError::fields(Code::InvalidParameter, self.wrong))
     }
 
     fn fault(&mut self, name: &str, detail: &str) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::{error::Category, value::RawValue};
 
 use crate::{
-    error::{ApiError, Code, FieldError, Result},
+    error::{ApiError, Code, Result},
     ops::submit::Asked,
 };
 
@@ -34,6 +34,10 @@ struct SubmitBody<'a> {
 /// Reads a submission. The payload stays the text that came.
 pub(crate) fn parse(text: &[u8]) -> Result<Asked> {
     let body: SubmitBody<'_> = serde_json::from_slice(text).map_err(|error| explain(text, &error))?;
+    // serde would read an array of the members' values, too.
+    if !is_object(text) {
+        return Err(not_an_object());
+    }
     let mut violations = Vec::new();
     let run_at = body.run_at.as_deref().and_then(|text| {
         let parsed = text.parse::<Timestamp>();
@@ -106,6 +110,9 @@ fn explain(text: &[u8], error: &serde_json::Error) -> ApiError {
     if matches!(error.classify(), Category::Syntax | Category::Eof | Category::Io) {
         return malformed(error);
     }
+    if !is_object(text) {
+        return not_an_object();
+    }
     let mut reader = serde_json::Deserializer::from_slice(text);
     let Err(error) = serde_path_to_error::deserialize::<_, SubmitBody<'_>>(&mut reader) else {
         return malformed(error);
@@ -119,10 +126,19 @@ fn explain(text: &[u8], error: &serde_json::Error) -> ApiError {
     {
         pointer = format!("{pointer}/{}", escape(member));
     }
-    ApiError {
-        errors: vec![FieldError { pointer, detail }],
-        ..ApiError::of(Code::InvalidBody)
-    }
+    ApiError::at(Code::InvalidBody, pointer, detail)
+}
+
+fn is_object(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"{")
+}
+
+fn not_an_object() -> ApiError {
+    ApiError::at(
+        Code::InvalidBody,
+        "",
+        "a task must be a JSON object, such as {\"kind\": \"echo\"}",
+    )
 }
 
 /// The text is not JSON.

@@ -11,7 +11,7 @@ use std::{
 use forebay_core::{Lane, QueueName, Timestamp};
 use forebay_runtime::metrics::QueueGauges;
 use futures::{StreamExt, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     App,
@@ -23,6 +23,10 @@ use crate::{
 const DEPTHS_AT_ONCE: usize = 8;
 /// How often an unknown queue may cause a count.
 const RECOUNT: Duration = Duration::from_millis(250);
+/// A list older than this is counted anew while whoever asks waits.
+const LIST_AGE: Duration = Duration::from_secs(1);
+/// How long one waits for a new count where there is a former one to show.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of a queue. What is not known is `None`, never zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub(crate) struct Counted {
     pub(crate) at: Timestamp,
     /// Which figures are missing, and why.
     pub(crate) problem: Option<&'static str>,
+    began: Instant,
     taken: Instant,
     from_store: bool,
 }
@@ -65,9 +70,15 @@ impl Counted {
     }
 }
 
-/// The queues as counted lately.
+/// The queues as counted within a second or so. "None" is only said by a count that began after it was asked for:
+/// the first submission may just have been made.
 pub(crate) async fn queues(app: &App) -> Result<Arc<Counted>> {
-    let counted = counted_within(app, app.bounds.fresh).await;
+    let asked = Instant::now();
+    let age = LIST_AGE.min(app.bounds.fresh);
+    let counted = counted_so(app, |counted| {
+        counted.taken.elapsed() <= age && (!counted.queues.is_empty() || counted.began >= asked)
+    })
+    .await;
     if counted.queues.is_empty() && !counted.from_store {
         return Err(ApiError::of(Code::StoreUnavailable));
     }
@@ -93,18 +104,26 @@ pub(crate) async fn queue(app: &App, name: &QueueName) -> Result<(QueueFigures, 
 }
 
 async fn counted_within(app: &App, age: Duration) -> Arc<Counted> {
-    let recent = || {
-        app.observed
-            .latest()
-            .filter(|counted| counted.taken.elapsed() <= age)
-    };
+    counted_so(app, |counted| counted.taken.elapsed() <= age).await
+}
+
+/// A count that will do; the latest one where no such count comes soon enough.
+async fn counted_so(app: &App, will_do: impl Fn(&Counted) -> bool) -> Arc<Counted> {
+    let recent = || app.observed.latest().filter(|counted| will_do(counted));
     if let Some(counted) = recent() {
         return counted;
     }
-    let _turn = app.observed.counting.lock().await;
-    match recent() {
-        Some(counted) => counted,
-        None => count(app).await,
+    let counting = async {
+        let _turn = app.observed.counting.lock().await;
+        match recent() {
+            Some(counted) => counted,
+            None => count(app).await,
+        }
+    };
+    tokio::pin!(counting);
+    match (timeout(PATIENCE, &mut counting).await, app.observed.latest()) {
+        (Ok(counted), _) | (Err(_), Some(counted)) => counted,
+        (Err(_), None) => counting.await,
     }
 }
 
@@ -115,6 +134,7 @@ pub(crate) async fn collect(app: &App) -> Arc<Counted> {
 }
 
 async fn count(app: &App) -> Arc<Counted> {
+    let began = Instant::now();
     let from_store = read(app, app.store.queues()).await.ok();
     let known: Vec<QueueFigures> = match &from_store {
         Some(rows) => rows
@@ -149,6 +169,7 @@ async fn count(app: &App) -> Arc<Counted> {
         },
         queues,
         at: app.clock.now(),
+        began,
         taken: Instant::now(),
         from_store: from_store.is_some(),
     });

@@ -49,7 +49,9 @@ impl RecentKeys {
     pub(crate) fn find(&self, submission: &Submission) -> Known {
         let mut inner = self.lock();
         inner.forget_old(submission.created_at.as_second());
-        let Some(known) = inner.known.get(&submission.id) else {
+        let before = submission.id.previous_window();
+        let known = inner.known.get(&submission.id);
+        let Some(known) = known.or_else(|| inner.known.get(&before?)) else {
             return Known::Unsure;
         };
         if known.task.fingerprint != submission.fingerprint {
@@ -163,6 +165,22 @@ mod tests {
         assert_eq!(task.created_at, first.created_at);
         let late = submission("b", "2026-03-01T12:02:00Z");
         assert!(matches!(keys.find(&late), Known::Unsure));
+    }
+
+    #[test]
+    fn a_key_is_known_across_midnight() {
+        let keys = RecentKeys::default();
+        let first = submission("a", "2026-03-01T23:59:59Z");
+        keys.about_to_submit(&first);
+        keys.submitted(&crate::task::accepted(&first));
+        let Known::Same(task) = keys.find(&submission("a", "2026-03-02T00:00:01Z")) else {
+            panic!("a request repeated over midnight makes a second task");
+        };
+        assert_eq!(task.id, first.id);
+        assert!(matches!(
+            keys.find(&submission("b", "2026-03-02T00:00:01Z")),
+            Known::Other
+        ));
     }
 
     #[test]

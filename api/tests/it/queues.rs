@@ -1,10 +1,11 @@
 //! Queues, workers, health.
 
+use forebay_api::Bounds;
 use forebay_core::{State, WorkerId, WorkerInfo};
 use serde_json::{Value, json};
 
 use crate::{
-    door::{Door, eventually},
+    door::{Door, eventually, quick},
     fake::Mood,
 };
 
@@ -46,6 +47,34 @@ async fn counts_what_waits_and_what_runs() {
         "{metrics}"
     );
     assert_eq!(door.get("/v1/queues/unheard-of").await.code(), "queue_not_found");
+}
+
+#[tokio::test]
+async fn the_first_submission_shows_at_once() {
+    let door = Door::bounded(Bounds {
+        fresh: Bounds::default().fresh,
+        ..quick()
+    });
+    let names = async || -> usize {
+        let body = door.get("/v1/queues").await.json();
+        body["queues"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(names().await, 0);
+    door.submit().await;
+    assert_eq!(names().await, 1);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_for_a_count_gets_the_former_one() {
+    let door = Door::bounded(Bounds {
+        ask: std::time::Duration::from_secs(60),
+        ..quick()
+    });
+    door.submit().await;
+    door.get("/v1/queues").await;
+    door.fake.lock().broker = Mood::Hangs;
+    let body = door.get("/v1/queues").await.json();
+    assert_eq!(body["queues"][0]["ready"], 1);
 }
 
 #[tokio::test]

@@ -287,3 +287,15 @@ async fn a_broker_that_is_silent_is_answered_for_in_time() {
         ("broker_unavailable", "2")
     );
 }
+
+#[tokio::test]
+async fn a_task_is_an_object_and_no_list_of_values() {
+    let door = Door::new();
+    let all = r#"["echo",null,null,null,1,null,null,null,null,null,null]"#;
+    for body in [all, "[]", "7", "\"echo\"", "null"] {
+        let answer = door.post_json("/v1/tasks", body).await;
+        assert_eq!(answer.code(), "invalid_body", "{body}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("a task must be a JSON object"), "{detail}");
+    }
+}

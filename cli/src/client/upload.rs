@@ -65,6 +65,9 @@ async fn open(path: &Path) -> Result<(Box<dyn AsyncRead + Send + Unpin>, Option<
     let unreadable = |error| Failure::usage(format_args!("cannot read {}: {error}", path.display()));
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let about = file.metadata().await.map_err(unreadable)?;
+    if about.is_dir() {
+        return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+    }
     Ok((Box::new(file), Some(about.len())))
 }
 

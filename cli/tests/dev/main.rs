@@ -91,7 +91,7 @@ fn exit_codes_tell_what_happened() {
     let refused = dev.call(&["submit", "Two Words"]);
     assert_eq!(refused.status.code(), Some(4));
     assert!(
-        stderr(&refused).contains("kind must match"),
+        stderr(&refused).contains("kind: must match"),
         "{}",
         stderr(&refused)
     );
@@ -204,7 +204,7 @@ fn handlers_come_from_the_file() {
     assert!(
         lines
             .iter()
-            .all(|line| line.starts_with("forebay: handler") && line.ends_with("in forebay.toml"))
+            .all(|line| line.starts_with("forebay: forebay.toml: handler"))
     );
 }
 

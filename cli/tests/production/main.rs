@@ -1,6 +1,8 @@
 //! The built binary against real servers, NATS JetStream and PostgreSQL, over its real ports: what a platform
 //! engineer runs. Each test has servers of its own and may kill them.
 
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod faults;
 mod promises;
 mod stack;

@@ -55,7 +55,7 @@ pub(crate) async fn subscribe(
 ) -> Result<Subscription> {
     let fail = |error: String| BrokerError::new("consume", error);
     let mut losses = connection.watch_losses();
-    losses.mark_unchanged();
+    let connected_since = *losses.borrow_and_update();
     let ensured = topology.ensure(source, SETUP_TIMEOUT).await;
     ensured.map_err(|error| fail(error.to_string()))?;
     let inbox = connection.client.new_inbox();
@@ -78,6 +78,7 @@ pub(crate) async fn subscribe(
         consumer: Box::new(consumer),
         acks: Arc::new(NatsAcks {
             connection: connection.clone(),
+            connected_since,
         }),
     })
 }
@@ -135,6 +136,9 @@ impl NatsConsumer {
     /// Sends a request that waits at the server until `until`.
     async fn ask(&mut self, max: usize, until: Instant) -> Result<()> {
         self.connection.check().map_err(broken)?;
+        if self.losses.has_changed().unwrap_or(true) {
+            return Err(broken("the connection was lost"));
+        }
         let now = Instant::now();
         let expires = until.saturating_duration_since(now).max(EXPIRES_MIN);
         let ends = now + expires;
@@ -279,6 +283,9 @@ impl Drop for NatsConsumer {
     fn drop(&mut self) {
         // An error means that there is nobody to hand anything back to.
         let _ = self.take_what_is_there();
+        if self.losses.has_changed().unwrap_or(true) {
+            return;
+        }
         for delivery in self.buffer.drain(..) {
             if let Some(subject) = ack_subject(delivery.token) {
                 let handed_back = self.connection.client.publish(subject, NAK);
@@ -327,8 +334,14 @@ fn published_at(reply: &str) -> Timestamp {
 }
 
 /// Answers deliveries by publishing to the subject that came with each.
+///
+/// That subject names a message by its number alone. A server that came back may have lost its disk, and have given
+/// the number to another message, which would then count as read. So deliveries are only answered on the connection
+/// that they came by; those of an earlier one come again.
 struct NatsAcks {
     connection: Connection,
+    /// How often the connection had been lost when the subscription was made.
+    connected_since: u64,
 }
 
 const ACK: Bytes = Bytes::from_static(b"+ACK");
@@ -350,6 +363,9 @@ impl Acknowledge for NatsAcks {
 impl NatsAcks {
     async fn answer(&self, tokens: Vec<Token>, word: Bytes) -> std::result::Result<(), String> {
         self.connection.check()?;
+        if self.connection.losses() != self.connected_since {
+            return Err("the connection was lost since the delivery".to_owned());
+        }
         let client = &self.connection.client;
         let answering = async {
             for subject in tokens.into_iter().filter_map(ack_subject) {

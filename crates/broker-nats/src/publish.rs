@@ -26,6 +26,9 @@ use crate::{
 
 /// The most messages in one atomic batch; the server's own bound.
 const BATCH_MAX: usize = 1_000;
+/// From how many messages on an atomic batch is worth it. The server stages a batch in files of its own, which costs
+/// about as much as syncing this many messages one by one.
+const ATOMIC_MIN: usize = 32;
 /// How many batches this connection has under way at once. The server takes 50 on a stream, from all its clients.
 const BATCHES_IN_FLIGHT_MAX: usize = 12;
 
@@ -125,7 +128,7 @@ impl Publisher {
     }
 
     async fn attempt(&self, part: &[Outgoing]) -> Vec<Result<(), ApiError>> {
-        if part.len() > 1 && self.topology.is_atomic() {
+        if part.len() >= ATOMIC_MIN && self.topology.is_atomic() {
             match self.publish_atomic(part).await {
                 // Nothing of the batch was stored, so it may go message by message.
                 Err(error) if error.is_about_the_batch() => {

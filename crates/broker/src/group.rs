@@ -45,7 +45,9 @@ impl Submitter {
     /// [`PublishError::Full`] at once where the line is full, else what the broker says.
     pub async fn submit(&self, task: Submission) -> Result<(), PublishError> {
         let (reply, answer) = oneshot::channel();
-        self.line.try_send(Waiting { task, reply }).map_err(|error| refused(&error))?;
+        self.line
+            .try_send(Waiting { task, reply })
+            .map_err(|error| refused(&error))?;
         answer.await.map_err(|_| stopped())?
     }
 

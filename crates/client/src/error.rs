@@ -106,8 +106,10 @@ pub struct FieldError {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.title)?;
-        if !self.detail.is_empty() && self.detail != self.title {
-            write!(f, ": {}", self.detail)?;
+        // The detail tells a single field at fault already, and several are listed.
+        let has_detail = !self.detail.is_empty() && self.detail != self.title;
+        if has_detail && self.errors.len() <= 1 {
+            return write!(f, ": {} ({}, {})", self.detail, self.code, self.status);
         }
         write!(f, " ({}, {})", self.code, self.status)?;
         for field in &self.errors {
@@ -135,6 +137,28 @@ mod tests {
         assert_eq!(
             problem.to_string(),
             "Not allowed (invalid_request, 422)\n  kind must match x"
+        );
+    }
+
+    #[test]
+    fn a_single_field_that_the_detail_tells_is_not_told_again() {
+        let text = r#"{"title":"Not allowed","status":422,"detail":"kind: must match x","code":"invalid_request",
+            "errors":[{"pointer":"/kind","detail":"must match x"}]}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            problem.to_string(),
+            "Not allowed: kind: must match x (invalid_request, 422)"
+        );
+    }
+
+    #[test]
+    fn several_fields_are_told_once_each() {
+        let text = r#"{"title":"Not allowed","status":422,"detail":"kind: wrong (and 1 more)","code":"invalid_request",
+            "errors":[{"pointer":"/kind","detail":"wrong"},{"pointer":"/queue","detail":"wrong"}]}"#;
+        let problem: Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            problem.to_string(),
+            "Not allowed (invalid_request, 422)\n  kind wrong\n  queue wrong"
         );
     }
 

@@ -158,7 +158,7 @@ impl Metrics {
         );
         registry.register(
             "forebay_tasks_finished",
-            "Attempts that ended on this worker, by outcome",
+            "Attempts of this worker whose outcome is stored, by outcome",
             self.finished.clone(),
         );
         let seconds = Unit::Seconds;
@@ -259,7 +259,7 @@ impl Metrics {
             .observe(wait.as_secs_f64());
     }
 
-    /// An attempt ended.
+    /// The outcome of an attempt that took `duration` is stored.
     pub fn task_finished(&self, queue: &QueueName, kind: &str, outcome: Outcome, duration: Duration) {
         let KindLabels { queue, kind } = self.kind_labels(queue, kind);
         self.duration

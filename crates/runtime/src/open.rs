@@ -130,7 +130,7 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             bail!(
-                "{} is in use by another Forebay process",
+                "{} is in use by another Forebay process; choose another folder with --data",
                 path.parent().unwrap_or(&path).display()
             )
         }

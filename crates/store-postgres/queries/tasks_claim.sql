@@ -1,7 +1,8 @@
 -- Claims submissions, which may come before the recorder: what is not there is inserted as running, what is queued
 -- is made running, and what this worker already runs since this very start is granted again. The note in `claims`
 -- turns a worker that was declared dead away. The payload comes back only where the delivery's may not be the right
--- one: under an idempotency key.
+-- one: under an idempotency key. What was recorded late has a row in `due`, which is not needed any more; one that a
+-- dispatcher holds is left to it, or the lock order would be broken.
 WITH granted AS (
     INSERT INTO tasks AS t (id, project, kind, queue, priority, state, fence, attempt, payload, tags, max_attempts,
                             timeout_us, created_at, queued_at, started_at, worker, fingerprint, traceparent)
@@ -29,6 +30,12 @@ WITH granted AS (
     INSERT INTO claims AS c (id, worker_id, task_ids)
     SELECT $2, $1, array_agg(id) FROM granted HAVING count(*) > 0
     ON CONFLICT (id) DO UPDATE SET task_ids = c.task_ids || excluded.task_ids
+), late AS (
+    DELETE FROM due d USING (
+        SELECT l.task_id FROM unnest($3::uuid[]) AS s (id) JOIN due l ON l.task_id = s.id AND l.dispatched_at IS NOT NULL
+        FOR UPDATE OF l SKIP LOCKED
+    ) AS free, granted g
+    WHERE g.id = free.task_id AND d.task_id = free.task_id
 )
 SELECT id, fence, attempt, max_attempts, timeout_us, project, kind, queue, priority::text AS priority, queued_at,
        traceparent, payload

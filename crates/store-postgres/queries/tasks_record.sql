@@ -1,5 +1,7 @@
 -- Inserts submissions that are not known, each with its `due` row where it is scheduled. Answers with the new ids.
 -- Sorted by id, as every batch is, so that it never deadlocks with a claim of the same submissions.
+-- What comes so late ($15) that the walk for lost messages may have gone past it has a row in `due` like what was
+-- dispatched from there, and is looked for by that.
 WITH recorded AS (
     INSERT INTO tasks (id, project, kind, queue, priority, state, payload, tags, run_at, max_attempts, timeout_us,
                        created_at, queued_at, fingerprint, traceparent)
@@ -14,10 +16,12 @@ WITH recorded AS (
     WHERE s.previous IS NULL OR NOT EXISTS (SELECT FROM tasks p WHERE p.id = s.previous)
     ORDER BY s.id
     ON CONFLICT DO NOTHING
-    RETURNING id, fence, priority, run_at, queue, kind
+    RETURNING id, fence, priority, run_at, queue, kind, created_at
 ), waiting AS (
-    INSERT INTO due (task_id, fence, priority, run_at, queue, kind)
-    SELECT id, fence, priority, run_at, queue, kind FROM recorded WHERE run_at IS NOT NULL
+    INSERT INTO due (task_id, fence, priority, run_at, dispatched_at, queue, kind)
+    SELECT id, fence, priority, coalesce(run_at, created_at), CASE WHEN run_at IS NULL THEN now() END, queue, kind
+    FROM recorded
+    WHERE run_at IS NOT NULL OR created_at < now() - $15::bigint * interval '1 microsecond'
     ON CONFLICT (task_id) DO NOTHING
 )
 SELECT id FROM recorded

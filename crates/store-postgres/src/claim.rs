@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     error,
     hot::{Params, column, query},
-    record::{self, Columns},
+    record::{self, Columns, apart_from_their_windows},
     values::{Instant, count, duration, duration_us, int, word},
 };
 
@@ -33,7 +33,9 @@ pub(crate) async fn claim(
     let by = (worker.as_uuid(), claim.as_uuid());
     let mut grants = Grants::new();
     if !fresh.is_empty() {
-        grants = claim_fresh(client, by, &fresh).await?;
+        for part in apart_from_their_windows(&fresh, |(task, _)| task.id) {
+            grants.extend(claim_fresh(client, by, &part).await?);
+        }
         // What was brought back before its first start waits for a time, and may be due.
         recorded.extend(fresh.into_iter().map(|(_, request)| request));
     }
@@ -85,7 +87,7 @@ async fn sort_out<'a>(
 async fn claim_fresh(
     client: &Client,
     (worker, claim): (Uuid, Uuid),
-    fresh: &[(&Submission, &ClaimRequest)],
+    fresh: &[&(&Submission, &ClaimRequest)],
 ) -> Result<Grants> {
     let mut c = Columns::default();
     for (task, request) in fresh {

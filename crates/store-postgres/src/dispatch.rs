@@ -1,7 +1,11 @@
 //! Dispatching: what became ready is published while its row is held, then made queued. A crash between the two
 //! repeats a message and never loses one.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, GenericClient};
@@ -17,12 +21,14 @@ use crate::{
     workers,
 };
 
-/// How far behind the present the floor stays: the recorder may be so late with a task that was accepted before.
+/// How far behind the present the floor stays: the recorder may be so late with a task that was accepted before. What
+/// comes later than [`crate::record::LATE`], which is less, is found without the floor.
 const RECORDER_LAG_MAX: Duration = Duration::from_secs(60);
 
-/// How many tasks a stretch of the walk for the floor has, and how many stretches one pass goes.
-const STRETCH_TASKS: i64 = 100_000;
-const STRETCHES_MAX: usize = 20;
+/// How many tasks a stretch of the walk for the floor has: few enough for one statement, should all of them have to be
+/// read from a slow disk. And how long one pass walks: what it did is lost where the caller gives up waiting for it.
+const STRETCH_TASKS: i64 = 20_000;
+const WALK_PASS_MAX: Duration = Duration::from_secs(5);
 
 /// How long the walk for lost messages may take: past everything that was created since the oldest task that waits.
 const WALK_TIME_MAX: Duration = Duration::from_secs(31);
@@ -77,7 +83,7 @@ impl Dispatch for PostgresStore {
         sink: &dyn ReadySink,
     ) -> Result<Republished> {
         let mut connection = self.hot.get(REPUBLISHING).await?;
-        let outcome = republish(connection.client(), horizons, floor, limit, sink).await;
+        let outcome = republish(connection.client(), horizons, floor, limit, sink, &self.walked).await;
         connection.settle(outcome)
     }
 
@@ -189,25 +195,31 @@ fn ready(row: &Row) -> Result<Ready> {
     })
 }
 
-/// Looks first among what was dispatched from `due`, then among what was queued when it was accepted.
+/// Looks first among what was dispatched from `due`, then among what was queued when it was accepted. There it goes on
+/// from `walked`, where an earlier pass stopped for want of time.
 async fn republish(
     client: &mut Client,
     horizons: &[(Lane, Timestamp)],
     floor: Timestamp,
     limit: usize,
     sink: &dyn ReadySink,
+    walked: &Mutex<Option<Timestamp>>,
 ) -> Result<Republished> {
-    let Some(latest) = horizons.iter().map(|(_, horizon)| Instant(*horizon)).max() else {
+    let Some(latest) = horizons.iter().map(|(_, horizon)| *horizon).max() else {
         return Ok(Republished { count: 0, floor });
     };
-    let queues: Vec<&str> = horizons.iter().map(|(lane, _)| lane.queue.as_str()).collect();
-    let priorities: Vec<&str> = horizons.iter().map(|(lane, _)| lane.priority.as_str()).collect();
-    let times: Vec<Instant> = horizons.iter().map(|(_, horizon)| Instant(*horizon)).collect();
+    let lanes = Lanes::of(horizons);
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let dispatched = Passage {
         doing: REPUBLISHING,
         lock: include_str!("../queries/due_lock_lost.sql"),
-        params: &[&queues, &priorities, &times, &latest, &most],
+        params: &[
+            &lanes.queues,
+            &lanes.priorities,
+            &lanes.horizons,
+            &Instant(latest),
+            &most,
+        ],
         confirm: include_str!("../queries/due_requeue.sql"),
         from_due: true,
     };
@@ -215,49 +227,119 @@ async fn republish(
     let mut count = events.len();
     let (floor, reached) = raise_floor(client, floor, latest).await?;
     if found < limit && reached {
-        let most = i64::try_from(limit - found).unwrap_or(i64::MAX);
-        let accepted = Passage {
-            doing: REPUBLISHING,
-            lock: include_str!("../queries/tasks_lock_lost.sql"),
-            params: &[
-                &queues,
-                &priorities,
-                &times,
-                &latest,
-                &Instant(floor),
-                &lowest_id(floor),
-                &most,
-            ],
-            confirm: include_str!("../queries/tasks_requeue.sql"),
-            from_due: false,
-        };
-        count += pass(client, &accepted, sink).await?.0.len();
+        let from = walked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let from = from.map_or(floor, |from| from.max(floor));
+        let (more, stopped) = walk(client, &lanes, (from, latest), limit - found, sink).await?;
+        *walked.lock().unwrap_or_else(PoisonError::into_inner) = stopped;
+        count += more;
     }
     Ok(Republished { count, floor })
+}
+
+/// Lanes and their horizons, as the statements take them.
+struct Lanes<'a> {
+    queues: Vec<&'a str>,
+    priorities: Vec<&'a str>,
+    horizons: Vec<Instant>,
+}
+
+impl<'a> Lanes<'a> {
+    fn of(horizons: &'a [(Lane, Timestamp)]) -> Self {
+        Self {
+            queues: horizons.iter().map(|(lane, _)| lane.queue.as_str()).collect(),
+            priorities: horizons.iter().map(|(lane, _)| lane.priority.as_str()).collect(),
+            horizons: horizons.iter().map(|(_, horizon)| Instant(*horizon)).collect(),
+        }
+    }
+}
+
+/// Publishes again what was lost of the tasks created in this time, up to `limit`. One task that waits for long in a
+/// queue that nobody serves makes this way long, so it is gone in stretches, and for a bounded time. Says how many were
+/// published, and from where to go on, if not from the floor.
+async fn walk(
+    client: &mut Client,
+    lanes: &Lanes<'_>,
+    (mut from, latest): (Timestamp, Timestamp),
+    limit: usize,
+    sink: &dyn ReadySink,
+) -> Result<(usize, Option<Timestamp>)> {
+    let began = tokio::time::Instant::now();
+    let (mut count, mut left) = (0, limit);
+    loop {
+        let stretch = stretch(client, from, latest).await?;
+        if let Some(waiting) = stretch.waiting {
+            let end = Instant(stretch.next.unwrap_or(latest));
+            let most = i64::try_from(left).unwrap_or(i64::MAX);
+            let accepted = Passage {
+                doing: REPUBLISHING,
+                lock: include_str!("../queries/tasks_lock_lost.sql"),
+                params: &[
+                    &lanes.queues,
+                    &lanes.priorities,
+                    &lanes.horizons,
+                    &end,
+                    &Instant(waiting),
+                    &lowest_id(waiting),
+                    &most,
+                ],
+                confirm: include_str!("../queries/tasks_requeue.sql"),
+                from_due: false,
+            };
+            let (events, found) = pass(client, &accepted, sink).await?;
+            count += events.len();
+            left = left.saturating_sub(found);
+        }
+        if left == 0 {
+            return Ok((count, Some(from)));
+        }
+        match stretch.next {
+            None => return Ok((count, None)),
+            Some(next) => from = next,
+        }
+        if began.elapsed() >= WALK_PASS_MAX {
+            return Ok((count, Some(from)));
+        }
+    }
+}
+
+/// A part of the way through the tasks, in the order of their creation.
+struct Stretch {
+    /// When the first of them was created that waits since it was accepted.
+    waiting: Option<Timestamp>,
+    /// Where the next begins; `None` at the end.
+    next: Option<Timestamp>,
+}
+
+async fn stretch(client: &Client, from: Timestamp, end: Timestamp) -> Result<Stretch> {
+    let sql = include_str!("../queries/tasks_floor.sql");
+    let params: Params<'_> = &[&Instant(from), &Instant(end), &lowest_id(from), &STRETCH_TASKS];
+    let rows = bounded(REPUBLISHING, query(client, REPUBLISHING, sql, params)).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| error::corrupt("a walk without a result"))?;
+    let last = column::<Option<Instant>>(row, "last")?.map(|last| last.0);
+    let is_full = column::<i64>(row, "length")? == STRETCH_TASKS;
+    Ok(Stretch {
+        waiting: column::<Option<Instant>>(row, "waiting")?.map(|waiting| waiting.0),
+        next: last.filter(|&last| is_full && last > from),
+    })
 }
 
 /// Raises the floor to the oldest task that waits since it was accepted: its message, published again or not, may be
 /// lost later. With none, the floor follows the present at a distance. The second answer is `false` where the way
 /// there is too long for one pass: after a start, it is the whole history.
-async fn raise_floor(client: &Client, floor: Timestamp, latest: Instant) -> Result<(Timestamp, bool)> {
+async fn raise_floor(client: &Client, floor: Timestamp, latest: Timestamp) -> Result<(Timestamp, bool)> {
     let present = bounded(REPUBLISHING, now(client)).await?;
     let present = present.saturating_sub(RECORDER_LAG_MAX).unwrap_or(Timestamp::MIN);
-    let end = Instant(present.min(latest.0));
+    let end = present.min(latest);
+    let began = tokio::time::Instant::now();
     let mut floor = floor;
-    for _ in 0..STRETCHES_MAX {
-        let sql = include_str!("../queries/tasks_floor.sql");
-        let (from, lowest) = (Instant(floor), lowest_id(floor));
-        let params: Params<'_> = &[&from, &end, &lowest, &STRETCH_TASKS];
-        let rows = bounded(REPUBLISHING, query(client, REPUBLISHING, sql, params)).await?;
-        let row = rows
-            .first()
-            .ok_or_else(|| error::corrupt("a walk without a result"))?;
-        if let Some(waiting) = column::<Option<Instant>>(row, "waiting")? {
-            return Ok((waiting.0, true));
-        }
-        match column::<Option<Instant>>(row, "last")? {
-            Some(last) if column::<i64>(row, "length")? == STRETCH_TASKS && last.0 > floor => floor = last.0,
-            _ => return Ok((end.0.max(floor), true)),
+    while began.elapsed() < WALK_PASS_MAX {
+        let stretch = stretch(client, floor, end).await?;
+        match (stretch.waiting, stretch.next) {
+            (Some(waiting), _) => return Ok((waiting, true)),
+            (None, Some(next)) => floor = next,
+            (None, None) => return Ok((end.max(floor), true)),
         }
     }
     Ok((floor, false))

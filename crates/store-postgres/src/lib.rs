@@ -23,7 +23,7 @@ mod workers;
 
 use std::{collections::HashSet, sync::Mutex, time::Duration};
 
-use forebay_core::QueueName;
+use forebay_core::{QueueName, Timestamp};
 use forebay_store::Result;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
@@ -75,6 +75,8 @@ pub struct PostgresStore {
     unhurried: PgConnectOptions,
     /// Queues that are in the table, so that they are not inserted with each batch.
     seen: Mutex<HashSet<QueueName>>,
+    /// How far the walk for lost messages has come, while it is not at its end.
+    walked: Mutex<Option<Timestamp>>,
 }
 
 impl PostgresStore {
@@ -90,6 +92,7 @@ impl PostgresStore {
             reads: target.read_pool(options.read_connections)?,
             unhurried: target.unhurried()?,
             seen: Mutex::default(),
+            walked: Mutex::default(),
         };
         let first = store.hot.get("connect to the database");
         match tokio::time::timeout(FIRST_CONNECTION_TIME_MAX, first).await {

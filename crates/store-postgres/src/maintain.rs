@@ -19,6 +19,9 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     migrator
 });
 
+/// How many messages that were set aside are kept, the latest.
+const REJECTS_KEPT: i64 = 10_000;
+
 /// How long maintenance waits for a lock. Whoever comes after it waits with it, so that is short: it tries again later.
 const LOCK_TIME_MAX: &str = "SET lock_timeout = '1s'";
 
@@ -63,7 +66,7 @@ impl Admin for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Creates the partitions of the days to come, and drops those past the retention.
+    /// Creates the partitions of the days to come, and drops those past the retention and old rejects.
     pub(crate) async fn maintain_partitions(&self, retention: Option<Duration>) -> Result<()> {
         const DOING: &str = "maintain the partitions";
         let failed = |e| error::read(DOING, e);
@@ -74,6 +77,8 @@ impl PostgresStore {
             .map_err(failed)?;
         let create = sqlx::query(include_str!("../queries/partitions_create.sql"));
         create.execute(&mut connection).await.map_err(failed)?;
+        let forget = sqlx::query(include_str!("../queries/rejects_forget.sql")).bind(REJECTS_KEPT);
+        forget.execute(&mut connection).await.map_err(failed)?;
         if let Some(retention) = retention {
             drop_expired(&mut connection, duration_us(retention))
                 .await

@@ -1,6 +1,9 @@
 //! Recording: submissions become rows, each once.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use deadpool_postgres::Client;
@@ -15,6 +18,10 @@ use crate::{
 };
 
 const DOING: &str = "record tasks";
+
+/// How long after its acceptance a task is recorded late. That is to be well within the distance that the floor of the
+/// walk for lost messages keeps from the present.
+pub(crate) const LATE: Duration = Duration::from_secs(30);
 
 /// How many queue names are remembered as known; past that they are inserted again and again, which is harmless.
 const SEEN_QUEUES_MAX: usize = 10_000;
@@ -131,7 +138,7 @@ impl PostgresStore {
 /// Inserts a batch and says of each what became of it.
 pub(crate) async fn record(client: &Client, batch: &[Submission]) -> Result<Vec<Recorded>> {
     let mut new = HashSet::new();
-    for part in apart_from_their_windows(batch) {
+    for part in apart_from_their_windows(batch, |task| task.id) {
         new.extend(insert(client, part).await?);
     }
     // The first of an id is the one that was inserted.
@@ -153,17 +160,18 @@ pub(crate) async fn record(client: &Client, batch: &[Submission]) -> Result<Vec<
         .collect())
 }
 
-/// Where a batch holds both a key's task of one day and that of the next, the later must be inserted after the earlier.
-fn apart_from_their_windows(batch: &[Submission]) -> Vec<Vec<&Submission>> {
-    let ids: HashSet<TaskId> = batch.iter().map(|task| task.id).collect();
-    let follows = |task: &&Submission| task.id.previous_window().is_some_and(|id| ids.contains(&id));
-    let (later, mut first): (Vec<_>, Vec<_>) = batch.iter().partition(follows);
-    first.sort_by_key(|task| task.id);
+/// Where a batch holds both a key's task of one day and that of the next, the later must come after the earlier, which
+/// it does not see in its own statement. Each part is sorted by id.
+pub(crate) fn apart_from_their_windows<T>(batch: &[T], id: impl Fn(&T) -> TaskId) -> Vec<Vec<&T>> {
+    let ids: HashSet<TaskId> = batch.iter().map(&id).collect();
+    let follows = |item: &&T| id(item).previous_window().is_some_and(|id| ids.contains(&id));
+    let (mut later, mut first): (Vec<&T>, Vec<&T>) = batch.iter().partition(follows);
+    first.sort_by_key(|item| id(item));
     // One at a time, oldest first: each may be the window before of another.
-    let mut later = later;
-    later.sort_by_key(|task| task.id);
+    later.sort_by_key(|item| id(item));
     std::iter::once(first)
-        .chain(later.into_iter().map(|task| vec![task]))
+        .chain(later.into_iter().map(|item| vec![item]))
+        .filter(|part| !part.is_empty())
         .collect()
 }
 
@@ -191,6 +199,7 @@ async fn insert(client: &Client, tasks: Vec<&Submission>) -> Result<Vec<TaskId>>
             &c.created_at,
             &c.fingerprint,
             &c.traceparent,
+            &duration_us(LATE),
         ],
     )
     .await?;

@@ -275,6 +275,32 @@ async fn partitions_come_and_go() {
     );
 }
 
+/// One task that waits for long holds the floor back, and the way from there to the present has several stretches: each
+/// of its lost messages is found all the same, a few at a time.
+#[tokio::test]
+async fn what_was_lost_is_found_all_along_a_long_way() {
+    let (store, database) = shared().await;
+    let fill = "INSERT INTO tasks (id, project, kind, queue, priority, state, payload, created_at, queued_at)
+        SELECT (substr(forebay_day_bound(forebay_today())::text, 1, 13) || '-7'
+                || right(gen_random_uuid()::text, 21))::uuid,
+               'default', 'echo', 'default', 'default',
+               CASE WHEN n % 10000 = 1 THEN 'queued' ELSE 'succeeded' END::task_state, '1',
+               now() - interval '20 hours' + n * interval '1 second', now() - interval '20 hours'
+        FROM generate_series(1, 50001) AS n";
+    sql(&database, fill).await;
+    let lane = Lane::new(QueueName::default(), Priority::Default);
+    let now = store.now().await.unwrap();
+    let mut floor = Timestamp::from_second(now.as_second() - 2 * 24 * 3_600).unwrap();
+    let mut counts = Vec::new();
+    while counts.last() != Some(&0) {
+        let horizons = [(lane.clone(), now)];
+        let answer = store.republish_lost(&horizons, floor, 4, &Open).await.unwrap();
+        floor = answer.floor;
+        counts.push(answer.count);
+    }
+    assert_eq!(counts, [4, 2, 0]);
+}
+
 #[tokio::test]
 async fn a_brought_back_task_keeps_its_day() {
     let (store, database) = shared().await;

@@ -1,5 +1,5 @@
 SELECT id, kind, queue, priority, fence
 FROM tasks
-WHERE state = 'queued' AND queue = ?1 AND priority = ?2 AND queued_at < ?3 AND created_at >= ?4
+WHERE state = 'queued' AND queue = ?1 AND priority = ?2 AND queued_at < ?3
 ORDER BY queued_at, created_at, seq
-LIMIT ?5
+LIMIT ?4

@@ -34,7 +34,7 @@ impl Dispatch for SqliteStore {
         workers::take_back(self, lease, lost_max).await
     }
 
-    /// The index finds what is queued without a look at the history, so the floor never needs to rise.
+    /// The index finds what is queued without a look at the history, so no floor is needed.
     async fn republish_lost(
         &self,
         horizons: &[(Lane, Timestamp)],
@@ -42,7 +42,7 @@ impl Dispatch for SqliteStore {
         limit: usize,
         sink: &dyn ReadySink,
     ) -> Result<Republished> {
-        let lost = lost(self, horizons, floor, limit).await?;
+        let lost = lost(self, horizons, limit).await?;
         let mut count = 0;
         if !lost.is_empty() {
             let confirmed = sink.publish(&lost).await;
@@ -118,12 +118,7 @@ async fn make_queued(store: &SqliteStore, batch: &[Ready]) -> Result<Vec<TaskEve
     Ok(events)
 }
 
-async fn lost(
-    store: &SqliteStore,
-    horizons: &[(Lane, Timestamp)],
-    floor: Timestamp,
-    limit: usize,
-) -> Result<Vec<Ready>> {
+async fn lost(store: &SqliteStore, horizons: &[(Lane, Timestamp)], limit: usize) -> Result<Vec<Ready>> {
     const DOING: &str = "look for lost messages";
     let mut reader = store.reader(DOING).await?;
     let mut found = Vec::new();
@@ -135,7 +130,6 @@ async fn lost(
             .bind(lane.queue.as_str())
             .bind(lane.priority.as_str())
             .bind(micros_of(*horizon))
-            .bind(micros_of(floor))
             .bind(bounded(limit - found.len()))
             .fetch_all(&mut *reader)
             .await

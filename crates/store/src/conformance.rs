@@ -77,6 +77,7 @@ macro_rules! store_conformance {
                 what_the_submitter_says_is_kept,
                 the_recorded_payload_of_a_key_counts,
                 a_task_of_the_window_before_turns_a_key_away,
+                a_batch_with_a_key_on_both_sides_of_midnight_grants_one,
                 answers_come_in_order,
                 a_claim_leads_to_the_next_attempt,
             ]
@@ -120,7 +121,7 @@ macro_rules! store_conformance {
             republish: [
                 what_waits_since_before_the_horizon_is_published_once,
                 lanes_without_a_horizon_are_left_alone,
-                what_was_created_before_the_floor_is_left_alone,
+                what_was_recorded_late_is_found_below_the_floor,
                 what_is_not_confirmed_stays_lost,
                 the_limit_cuts_and_the_floor_goes_on,
                 only_what_is_queued,

@@ -74,7 +74,8 @@ pub trait ReadySink: Send + Sync {
 pub struct Republished {
     /// How many were published again.
     pub count: usize,
-    /// Where the next pass may begin: no task created before is queued without a message that is known of.
+    /// Where the next pass may begin: no task created before, and recorded soon after, is queued without a message that
+    /// is known of.
     pub floor: Timestamp,
 }
 
@@ -92,7 +93,8 @@ pub trait Dispatch: Send + Sync + 'static {
 
     /// Publishes again up to `limit` tasks that still wait although they were queued before their lane's horizon
     /// (before which every message of the lane is known to be delivered), and notes that they were queued now.
-    /// Looks at tasks created from `floor` on. Lanes that are not named are left alone.
+    /// Need not look at tasks created before `floor`, except those that were recorded long after. Lanes that are not
+    /// named are left alone.
     async fn republish_lost(
         &self,
         horizons: &[(Lane, Timestamp)],

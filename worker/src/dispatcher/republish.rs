@@ -26,7 +26,8 @@ const BATCH_MAX: usize = 500;
 const BATCHES_MAX: usize = 200;
 /// How many lanes are looked at at once.
 const LANES_AT_ONCE: usize = 8;
-/// How far back tasks are looked for at first, where there is no retention.
+/// How far back tasks are looked for at first, or as far as the retention, where that is more: a day is kept for as
+/// long as a task of it waits, whatever the retention.
 const FLOOR_DAYS: u64 = 30;
 /// A pass may use one part in so many of the time.
 const SHARE: u32 = 10;
@@ -155,8 +156,14 @@ impl Republish {
     }
 
     fn first_floor(&self, now: Timestamp) -> Timestamp {
-        let default = Duration::from_secs(FLOOR_DAYS * 24 * 3_600);
-        before(now, self.shared.options.retention.unwrap_or(default))
+        let least = Duration::from_secs(FLOOR_DAYS * 24 * 3_600);
+        before(
+            now,
+            self.shared
+                .options
+                .retention
+                .map_or(least, |kept| kept.max(least)),
+        )
     }
 }
 

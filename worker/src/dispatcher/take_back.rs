@@ -21,7 +21,8 @@ impl TakeBack {
     /// Whether the store is to be seen.
     async fn look(&self) -> anyhow::Result<()> {
         match within(STORE_CALL_MAX, "read the time", self.shared.store.now()).await {
-            Ok(_) => {
+            Ok(now) => {
+                self.sight.clock(now);
                 self.sight.seen();
                 Ok(())
             }
@@ -46,8 +47,8 @@ impl Chore for TakeBack {
 
     async fn pass(&mut self) -> anyhow::Result<Duration> {
         let options = &self.shared.options;
+        self.look().await?;
         if self.sight.duration() < options.lease {
-            self.look().await?;
             return Ok(self.interval());
         }
         let taken = self.shared.store.take_back(options.lease, options.lost_max);

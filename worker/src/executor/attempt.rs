@@ -64,12 +64,6 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
         worker,
         ..
     } = attempt;
-    shared.metrics.task_finished(
-        &claimed.lane.queue,
-        claimed.kind.as_str(),
-        verdict.outcome,
-        began.elapsed(),
-    );
     let completion = Completion {
         id: claimed.id,
         fence: claimed.fence,
@@ -87,6 +81,7 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
         claim,
         worker,
         slot,
+        ran: began.elapsed(),
     };
     // The completer outlives all attempts, unless the worker was dropped.
     let _ = finished.send(outcome).await;

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use forebay_core::{ClaimId, Decision, Kind, Outcome, QueueName, TaskEvent, WorkerId};
@@ -30,6 +30,8 @@ pub(super) struct Finished {
     /// In whose name it was claimed.
     pub(super) worker: WorkerId,
     pub(super) slot: Taken,
+    /// How long it ran.
+    pub(super) ran: Duration,
 }
 
 /// How many tasks of each claim are not completed yet.
@@ -190,11 +192,16 @@ impl Completer {
                 id,
                 fence,
                 attempt,
+                outcome,
                 decision,
                 ..
             } = finished.completion;
             match completed {
                 Completed::Applied(state) => {
+                    let kind = finished.kind.as_str();
+                    self.shared
+                        .metrics
+                        .task_finished(&finished.queue, kind, outcome, finished.ran);
                     let uncharged = matches!(decision, Decision::HandBack { .. });
                     self.shared.events.send(TaskEvent {
                         id,

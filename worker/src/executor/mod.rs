@@ -28,7 +28,7 @@ use std::{
 use anyhow::bail;
 use forebay_broker::{Acknowledge, Delivery, Message, Token, Undecodable};
 use forebay_core::{Kind, State, TaskEvent};
-use forebay_store::{Claimed, Delivered, Reject};
+use forebay_store::{ClaimRequest, Claimed, Delivered, Reject};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -49,7 +49,7 @@ use self::{
     slots::Slots,
 };
 use crate::{
-    handlers::StopReason,
+    handlers::{Registered, Stop, StopReason},
     shared::{STORE_CALL_MAX, Shared, chain, within},
     subscribe::Receipts,
 };
@@ -292,6 +292,7 @@ impl Executor {
                 let start = start_of(&request.delivered);
                 match claimed.filter(|_| alive) {
                     Some(claimed) => {
+                        let registered = self.handler_of(&claimed, &request, registered, &stop);
                         debug_assert_eq!((claimed.id, claimed.fence), start, "the claim's own start");
                         self.running.claimed(start);
                         let worker = answer.worker;
@@ -315,6 +316,27 @@ impl Executor {
             self.give_up(batch, &mut back);
         }
         self.answer(done, back);
+    }
+
+    /// The handler of what was claimed. That is of another kind than the delivery where two requests under one
+    /// idempotency key were accepted at the same moment; where there is no handler for it here, it goes back.
+    fn handler_of(
+        &self,
+        claimed: &Claimed,
+        request: &ClaimRequest,
+        delivered: Arc<Registered>,
+        stop: &Stop,
+    ) -> Arc<Registered> {
+        if claimed.kind == *request.delivered.kind() {
+            return delivered;
+        }
+        match self.shared.handlers.get(&claimed.kind) {
+            Some(registered) => Arc::clone(registered),
+            None => {
+                stop.ask(StopReason::Shutdown);
+                delivered
+            }
+        }
     }
 
     fn start(&mut self, claim: forebay_core::ClaimId, attempts: Vec<Attempt>) {

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use forebay_broker::{Broker, Message, Source, Undecodable};
-use forebay_core::{Json, Lane, Priority, QueueName, State, SubmitRequest};
+use forebay_core::{Json, Lane, Priority, QueueName, State, Submission, SubmitRequest};
+use forebay_store::Record;
 use forebay_worker::{Handlers, WorkerOptions};
 use tokio::sync::Semaphore;
 
@@ -98,6 +99,28 @@ async fn a_kind_that_is_not_known_here_is_left_to_others() {
     first.is_healthy().await;
     let _second = world.worker(executor_only(), succeed());
     world.wait_for_all(&ids, State::Succeeded).await;
+}
+
+/// Two requests under one idempotency key, accepted at the same moment: the one that was recorded first is the task, and
+/// the delivery of the other may come before its own.
+#[tokio::test]
+async fn what_a_claim_grants_runs_by_its_own_kind() {
+    let world = World::default();
+    let first = submission(request());
+    let second = Submission {
+        kind: "other".parse().unwrap(),
+        ..first.clone()
+    };
+    world.store.record(std::slice::from_ref(&first)).await.unwrap();
+    world
+        .broker
+        .put(lane(Priority::Default), Ok(Message::Submission(second)));
+    let handlers = Handlers::new()
+        .function("test", settings(), |(): (), _| async { Ok("test") })
+        .and_then(|it| it.function("other", settings(), |(): (), _| async { Ok("other") }));
+    let _worker = world.worker(executor_only(), handlers.unwrap());
+    let task = world.wait_for(first.id, State::Succeeded).await;
+    assert_eq!(task.result.unwrap().as_str(), "\"test\"");
 }
 
 #[tokio::test]

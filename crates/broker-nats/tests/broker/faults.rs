@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_broker::{Broker, Message, PublishError, Source};
+use forebay_broker::{Broker, Delivery, Message, PublishError, Source};
 use forebay_broker_nats::NatsBroker;
 use forebay_core::Signal;
 use forebay_testkit::{nats::Setup, wait};
@@ -151,6 +151,31 @@ async fn a_server_that_lost_everything_is_set_up_again() {
         let mut recorder = served.consume_at_last(&Source::Submissions).await;
         assert_eq!(take(&mut recorder, 4).await, ids(&new));
     }
+}
+
+/// The server numbers its messages anew, so a late acknowledgement names another message than it means.
+#[tokio::test]
+async fn an_acknowledgement_from_before_the_loss_does_not_take_what_came_after() {
+    let mut served = fresh().await;
+    let lane = lane("renumbered");
+    let wait = Duration::from_secs(5);
+    served.try_publish(&tasks(&lane, 5)).await.unwrap();
+    let mut before = served.consume_at_last(&Source::Submissions).await;
+    let old = before.consumer.next(5, wait).await.unwrap();
+    served.server.stop().await.unwrap();
+    served.server.wipe().unwrap();
+    served.server.restart().await.unwrap();
+    let new = tasks(&lane, 5);
+    served.publish_at_last(&new).await;
+    let mut after = served.consume_at_last(&Source::Submissions).await;
+    let again = after.consumer.next(5, wait).await.unwrap();
+    assert_eq!((old.len(), again.len()), (5, 5));
+    let tokens = |deliveries: Vec<Delivery>| deliveries.into_iter().map(|it| it.token).collect();
+    assert!(before.acks.ack(tokens(old)).await.is_err());
+    after.acks.hand_back(tokens(again)).await.unwrap();
+    let mut taken = take(&mut after, 5).await;
+    taken.sort_unstable();
+    assert_eq!(taken, ids(&new));
 }
 
 #[tokio::test]

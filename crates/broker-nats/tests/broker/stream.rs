@@ -33,13 +33,16 @@ async fn a_batch_is_one_atomic_batch_and_a_lone_message_is_none() {
         );
     }
     assert_eq!(headers(&served, 1_501).await, "");
+    // A batch of a few costs the server more than its messages do.
+    served.try_publish(&tasks(&lane, 5)).await.unwrap();
+    assert_eq!(headers(&served, 1_506).await, "");
 }
 
 #[tokio::test]
 async fn without_atomic_batches_messages_go_singly() {
     let served = fresh_with_single_publishes().await;
-    served.try_publish(&tasks(&lane("single"), 30)).await.unwrap();
-    assert_eq!(headers(&served, 30).await, "");
+    served.try_publish(&tasks(&lane("single"), 40)).await.unwrap();
+    assert_eq!(headers(&served, 40).await, "");
 }
 
 /// The server's bounds on batches are an operator's to set: what it refuses as a batch goes singly.
@@ -52,11 +55,11 @@ async fn a_batch_that_is_refused_for_being_one_goes_singly() {
     info["config"]["allow_atomic"] = json!(false);
     let updated = served.api("STREAM.UPDATE.FOREBAY", &info["config"]).await;
     assert!(updated["error"].is_null(), "{updated}");
-    let published = tasks(&lane, 20);
+    let published = tasks(&lane, 50);
     served.try_publish(&published).await.unwrap();
-    assert_eq!(headers(&served, 22).await, "");
+    assert_eq!(headers(&served, 52).await, "");
     assert_eq!(
-        take(&mut served.consume(&lane).await, 22).await[2..],
+        take(&mut served.consume(&lane).await, 52).await[2..],
         ids(&published)
     );
 }
@@ -122,9 +125,9 @@ async fn settings_are_brought_up_to_date() {
     };
     let broker = NatsBroker::connect(&options).await.unwrap();
     let lane = lane("updated");
-    let batch = tasks(&lane, 2).into_iter().map(Message::Submission).collect();
+    let batch = tasks(&lane, 40).into_iter().map(Message::Submission).collect();
     assert!(broker.publish(batch).await.iter().all(Result::is_ok));
-    assert!(headers(&served, 2).await.contains("Nats-Batch-Commit"));
+    assert!(headers(&served, 40).await.contains("Nats-Batch-Commit"));
     let info = served.api("STREAM.INFO.FOREBAY", &Value::Null).await;
     assert_eq!(info["config"]["max_bytes"], 64 * 1024 * 1024);
     assert_eq!(info["config"]["description"], "ours");

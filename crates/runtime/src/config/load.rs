@@ -271,10 +271,11 @@ fn check(arg: &Arg, value: &str, from: &str, problems: &mut Vec<String>) {
         let shown = masked(value);
         let why = std::error::Error::source(&error).map_or_else(
             || "is not allowed".to_owned(),
-            // clap's own parsers (numbers) quote the value again.
+            // clap's own parsers (numbers) quote the value again, and speak of digits.
             |source| {
                 source
                     .to_string()
+                    .replace("invalid digit found in string", "must be a whole number")
                     .replace(&format!("{value} is not"), "must be")
                     .replace(value, &shown)
             },

@@ -146,7 +146,10 @@ fn everything_wrong_is_said_at_once_and_names_its_source() {
         "{lines:#?}"
     );
     assert!(
-        has(&["FOREBAY_CONCURRENCY in the environment", "\"many\""]),
+        has(&[
+            "FOREBAY_CONCURRENCY in the environment",
+            "\"many\": must be a whole number"
+        ]),
         "{lines:#?}"
     );
     assert!(

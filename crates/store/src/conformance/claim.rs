@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_core::{Decision, State, Submission, TraceParent};
+use forebay_core::{Decision, State, Submission, TaskId, TraceParent};
 
 use super::support::*;
 use crate::{ClaimRequest, Delivered, Recorded, Store, StoreError};
@@ -262,6 +262,18 @@ pub async fn a_task_of_the_window_before_turns_a_key_away(store: Arc<dyn Store>)
     assert_eq!(count(&*store).await, 1);
     assert_eq!(get(&*store, old.id).await.state, State::Queued);
     assert!(claim(&*store, worker, wants_new(&old)).await.is_some());
+}
+
+/// A request that is repeated across midnight comes in one batch with the first, neither of them recorded.
+pub async fn a_batch_with_a_key_on_both_sides_of_midnight_grants_one(store: Arc<dyn Store>) {
+    let today = now(&*store).await;
+    let old = keyed_at(plus(today, -24 * 3_600), "k", 1);
+    let new = keyed_at(today, "k", 1);
+    let worker = worker(&*store).await;
+    let batch = [wants_new(&old), wants_new(&new)];
+    let answers = store.claim(worker, claim_id(), &batch).await.expect("claim");
+    let granted: Vec<TaskId> = answers.iter().flatten().map(|claimed| claimed.id).collect();
+    assert_eq!((granted.len(), count(&*store).await), (1, 1), "{granted:?}");
 }
 
 /// Granted and turned away, mixed; and nothing at all for a worker that is not known.
