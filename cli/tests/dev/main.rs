@@ -59,9 +59,10 @@ fn a_task_is_submitted_executed_and_read() {
     );
     let ready = dev.admin.replace("/metrics", "/health/ready");
     assert_eq!(http_get(&ready).0, 200, "{}", http_get(&ready).1);
-    assert!(dev.welcome.contains(&format!(
-        "curl -H 'Content-Type: application/json' -H 'Prefer: wait=10' \\\n"
-    )));
+    assert!(
+        dev.welcome
+            .contains("curl -H 'Content-Type: application/json' -H 'Prefer: wait=10' \\\n")
+    );
     assert!(dev.welcome.contains(&format!("{}/v1/tasks", dev.url)));
 }
 

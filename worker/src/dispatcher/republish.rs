@@ -15,7 +15,7 @@ use anyhow::{anyhow, bail};
 use async_trait::async_trait;
 use forebay_core::{Lane, Timestamp};
 use futures::{StreamExt, stream};
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use super::{Chore, sink::Sink};
 use crate::shared::{BROKER_CALL_MAX, STORE_CALL_MAX, Shared, chain, within};
@@ -191,7 +191,10 @@ impl Chore for Republish {
             let floor = self.floor.unwrap_or_else(|| self.first_floor(now));
             let count = self.republish(&horizons, floor).await?;
             if count > 0 {
-                warn!(tasks = count, "messages were lost, and are published again");
+                info!(
+                    tasks = count,
+                    "tasks that waited without a message are published again"
+                );
             }
         }
         // A store that takes long for this is not asked as often.

@@ -17,7 +17,7 @@ mod slots;
 mod trace;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -44,8 +44,8 @@ use self::{
     completer::{Claims, Completer, Finished},
     intake::{Intake, Pulled},
     life::Life,
-    parked::Parked,
-    running::{Admitted, Running},
+    parked::{Parked, Then},
+    running::{Admitted, Running, Start},
     slots::Slots,
 };
 use crate::{
@@ -61,6 +61,8 @@ const CLAIMS_MAX: usize = 4;
 const CLAIM_WORTHWHILE: usize = 50;
 /// How many kinds without a handler are told apart in the log.
 const UNKNOWN_KINDS_MAX: usize = 1_000;
+/// How many tasks of such kinds are remembered; then it begins anew.
+const HANDED_BACK_MAX: usize = 10_000;
 /// How many outcomes may wait to be written; attempts beyond wait to hand theirs in.
 const FINISHED_MAX: usize = 10_000;
 /// How often gauges and health are brought up to date.
@@ -88,6 +90,8 @@ pub(crate) struct Executor {
     /// Ends the heartbeat, which is the last to end.
     rest: CancellationToken,
     unknown_kinds: BTreeSet<Kind>,
+    /// Tasks of such kinds that were handed back before.
+    handed_back: HashSet<Start>,
 }
 
 impl Executor {
@@ -111,6 +115,7 @@ impl Executor {
             draining: Arc::default(),
             rest: CancellationToken::new(),
             unknown_kinds: BTreeSet::new(),
+            handed_back: HashSet::new(),
             shared,
             slots,
         };
@@ -211,8 +216,8 @@ impl Executor {
                 }
             };
             let Some(registered) = self.shared.handlers.get(delivered.kind()).map(Arc::clone) else {
-                self.note_unknown(delivered.kind());
-                self.parked.add(&acks, token);
+                let then = self.note_unknown(&delivered);
+                self.parked.add(&acks, token, then);
                 continue;
             };
             let Some(slot) = slot else {
@@ -221,7 +226,7 @@ impl Executor {
             };
             match self.running.admit(start_of(&delivered), &delivered.lane().queue) {
                 Admitted::Claimed => done.add(&acks, token),
-                Admitted::Claiming => self.parked.add(&acks, token),
+                Admitted::Claiming => self.parked.add(&acks, token, Then::HandBack),
                 Admitted::New(stop) => {
                     let acks = Arc::clone(&acks);
                     let candidate = Candidate {
@@ -239,10 +244,22 @@ impl Executor {
         self.answer(done, back);
     }
 
-    fn note_unknown(&mut self, kind: &Kind) {
+    /// A kind that has no handler here may have one elsewhere, so its task is handed back once. When it comes again, it
+    /// is left to the store: a broker delivers again before it delivers what is new, and keeps what comes after a
+    /// message that nobody takes.
+    fn note_unknown(&mut self, delivered: &Delivered) -> Then {
         let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
-        if room && self.unknown_kinds.insert(kind.clone()) {
+        if room && self.unknown_kinds.insert(delivered.kind().clone()) {
+            let kind = delivered.kind();
             warn!(%kind, "no handler here; such tasks are left to other workers of the queue");
+        }
+        if self.handed_back.len() >= HANDED_BACK_MAX {
+            self.handed_back.clear();
+        }
+        if self.handed_back.insert(start_of(delivered)) {
+            Then::HandBack
+        } else {
+            Then::LeaveToStore
         }
     }
 
@@ -373,8 +390,8 @@ impl Executor {
     }
 
     fn hand_back_parked(&mut self) {
-        let back = self.parked.take_due();
-        self.answer(Receipts::default(), back);
+        let (left, back) = self.parked.take_due();
+        self.answer(left, back);
     }
 
     /// A worker that is not registered claims nothing.

@@ -8,12 +8,28 @@ use crate::subscribe::Receipts;
 /// How many deliveries are held at once. While so many are held, no more are received.
 const PARKED_MAX: usize = 1_000;
 
-/// Deliveries that this worker cannot use now, held for a moment before they are handed back: handed back at once
-/// they would come again at once.
+/// What becomes of a delivery that was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It goes back to the broker, for anyone.
+    HandBack,
+    /// The broker forgets it. The store keeps the task, and the dispatcher publishes it again after a while.
+    LeaveToStore,
+}
+
+struct Held {
+    until: Instant,
+    acks: Arc<dyn Acknowledge>,
+    token: Token,
+    then: Then,
+}
+
+/// Deliveries that this worker cannot use now, held for a moment before they are let go: let go at once they would
+/// come again at once.
 pub(super) struct Parked {
     pause: Duration,
     /// The oldest first: all are held for the same time.
-    held: VecDeque<(Instant, Arc<dyn Acknowledge>, Token)>,
+    held: VecDeque<Held>,
 }
 
 impl Parked {
@@ -28,34 +44,42 @@ impl Parked {
         self.held.len() >= PARKED_MAX
     }
 
-    pub(super) fn add(&mut self, acks: &Arc<dyn Acknowledge>, token: Token) {
-        self.held
-            .push_back((Instant::now() + self.pause, Arc::clone(acks), token));
+    pub(super) fn add(&mut self, acks: &Arc<dyn Acknowledge>, token: Token, then: Then) {
+        self.held.push_back(Held {
+            until: Instant::now() + self.pause,
+            acks: Arc::clone(acks),
+            token,
+            then,
+        });
     }
 
     /// Waits until some were held long enough; for ever where there are none.
     pub(super) async fn due(&self) {
         match self.held.front() {
-            Some((at, ..)) => tokio::time::sleep_until(*at).await,
+            Some(held) => tokio::time::sleep_until(held.until).await,
             None => std::future::pending().await,
         }
     }
 
-    /// Those that were held long enough.
-    pub(super) fn take_due(&mut self) -> Receipts {
+    /// Those that were held long enough: what is to be acknowledged, and what is to be handed back.
+    pub(super) fn take_due(&mut self) -> (Receipts, Receipts) {
         let now = Instant::now();
-        let mut receipts = Receipts::default();
-        while let Some((_, acks, token)) = self.held.pop_front_if(|(at, ..)| *at <= now) {
-            receipts.add(&acks, token);
+        let mut left = Receipts::default();
+        let mut back = Receipts::default();
+        while let Some(held) = self.held.pop_front_if(|held| held.until <= now) {
+            match held.then {
+                Then::LeaveToStore => left.add(&held.acks, held.token),
+                Then::HandBack => back.add(&held.acks, held.token),
+            }
         }
-        receipts
+        (left, back)
     }
 
     /// All.
     pub(super) fn take_all(&mut self) -> Receipts {
         let mut receipts = Receipts::default();
-        for (_, acks, token) in self.held.drain(..) {
-            receipts.add(&acks, token);
+        for held in self.held.drain(..) {
+            receipts.add(&held.acks, held.token);
         }
         receipts
     }

@@ -97,7 +97,10 @@ async fn a_kind_that_is_not_known_here_is_left_to_others() {
         "they were not even claimed"
     );
     first.is_healthy().await;
-    let _second = world.worker(executor_only(), succeed());
+    // Nor do they stay in the lane, where they would keep others from being delivered and forgotten.
+    let lane = Source::Lane(Lane::new(QueueName::default(), Priority::Default));
+    holds("the lane is free", || world.broker.depth_of(&lane).is_empty()).await;
+    let _second = world.worker(options(), succeed());
     world.wait_for_all(&ids, State::Succeeded).await;
 }
 
