@@ -2,7 +2,7 @@
 //!
 //! Narrow on purpose. There is no delay, no dead-letter queue, no retry count and no priority of a message here:
 //! brokers do these differently, and by design such tasks wait in the store. Every implementation passes
-//! [`conformance`].
+//! `conformance`.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -2,7 +2,7 @@
 //!
 //! All methods of the hot path take and give batches. Each transition of a task is one guarded statement that
 //! does what [`forebay_core::Lifecycle`] says; nothing else changes a state. Every implementation passes
-//! [`conformance`], which holds it against that model.
+//! `conformance`, which holds it against that model.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

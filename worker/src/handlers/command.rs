@@ -1,8 +1,8 @@
 //! Runs a task with a program: payload on stdin, result on stdout, log on stderr. No shell.
 //!
-//! What the program can rely on is in the contract's page on handlers; what it cannot do is outlive its attempt:
+//! What a program can rely on is said at [`CommandHandler`]; what it cannot do is outlive its attempt:
 //! it leads a process group, which is killed when the attempt ends, however it ends. Three owners see to that:
-//! [`process::Process`] while the attempt runs and when its future is dropped, and the [`guard`] when the worker
+//! `process::Process` while the attempt runs and when its future is dropped, and the `guard` when the worker
 //! itself is killed. Only a process that leaves the group (`setsid`) and outlives its parent escapes the first,
 //! and only one that also changes its environment escapes the second.
 
