@@ -1,6 +1,10 @@
 //! A private NATS server with JetStream on disk.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -11,16 +15,21 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::process::{Process, find_program};
+use crate::process::{Process, empty_folder, find_program, free_port};
 
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often another port is tried, where somebody was faster.
+const PORT_ATTEMPTS_MAX: usize = 5;
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// Whether every write is synced to disk before it is confirmed, as in production.
     pub sync_always: bool,
+    /// The folder for its data, where it is to be another than one of its own: a small disk, say.
+    pub data: Option<PathBuf>,
     /// Further lines for its configuration file.
     pub extra: String,
 }
@@ -29,6 +38,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             sync_always: true,
+            data: None,
             extra: String::new(),
         }
     }
@@ -64,8 +74,14 @@ impl Nats {
             process: None,
             folder,
         };
-        server.restart().await?;
-        Ok(server)
+        for _ in 0..PORT_ATTEMPTS_MAX {
+            server.port = free_port()?;
+            match server.restart().await {
+                Err(error) if server.log().contains("address already in use") => drop(error),
+                outcome => return outcome.map(|()| server),
+            }
+        }
+        bail!("no port stayed free for long enough")
     }
 
     /// Where it listens.
@@ -107,14 +123,11 @@ impl Nats {
             .arg("--config")
             .arg(&config)
             .args(["--addr", "127.0.0.1", "--port"])
-            .arg(if self.port == 0 {
-                "-1".to_owned()
-            } else {
-                self.port.to_string()
-            })
+            .arg(self.port.to_string())
             .arg("--ports_file_dir")
             .arg(self.folder.path());
-        let process = Process::spawn(&mut command, &self.folder.path().join("log"))?;
+        let folder = self.folder.path();
+        let process = Process::spawn_in(folder, &mut command, &folder.join("log"))?;
         let id = process.id();
         self.process = Some(process);
         let ports = self.folder.path().join(format!("nats-server_{id}.ports"));
@@ -129,7 +142,7 @@ impl Nats {
         if self.process.is_some() {
             bail!("stop the server before wiping it");
         }
-        std::fs::remove_dir_all(self.folder.path().join("data")).context("wipe the server's data")
+        empty_folder(&self.data()).context("wipe the server's data")
     }
 
     /// Makes it hang: it holds its connections and answers nothing.
@@ -158,24 +171,26 @@ impl Nats {
         self.process.as_ref().context("the server does not run")
     }
 
+    fn data(&self) -> PathBuf {
+        let own = || self.folder.path().join("data");
+        self.setup.data.clone().unwrap_or_else(own)
+    }
+
     fn configuration(&self) -> String {
         format!(
             "jetstream {{\n  store_dir: {:?}\n  sync_interval: {}\n}}\n{}\n",
-            self.folder.path().join("data"),
+            self.data(),
             if self.setup.sync_always { "always" } else { "2m" },
             self.setup.extra,
         )
     }
 
-    /// Waits until it has written its port and greets those who connect, which it does once its data are loaded.
+    /// Waits until it says that it listens, and greets those who connect, which it does once its data are loaded.
     async fn wait_until_ready(&mut self, ports: &Path) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(port) = port_in(ports) {
-                self.port = port;
-                if greets(port).await {
-                    return Ok(());
-                }
+            if ports.is_file() && greets(self.port).await {
+                return Ok(());
             }
             let runs = self.process.as_mut().is_some_and(Process::is_running);
             if !runs || Instant::now() > deadline {
@@ -184,14 +199,6 @@ impl Nats {
             sleep(Duration::from_millis(5)).await;
         }
     }
-}
-
-/// The client port in a ports file, once it is there and complete.
-fn port_in(file: &Path) -> Option<u16> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let (_, after) = text.split_once("nats://127.0.0.1:")?;
-    let (digits, _) = after.split_once('"')?;
-    digits.parse().ok()
 }
 
 async fn greets(port: u16) -> bool {

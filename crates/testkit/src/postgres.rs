@@ -2,22 +2,15 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
-    os::unix::{
-        fs::{MetadataExt, chown},
-        process::CommandExt,
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    os::unix::{fs::chown, process::CommandExt},
+    path::PathBuf,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::{
     sync::OnceCell,
@@ -25,6 +18,11 @@ use tokio::{
 };
 
 use crate::process::free_port;
+use installation::{find_programs, unprivileged_user};
+use processes::{Running, children_of, is_ready, parent_of, remove_shared_memory, signal};
+
+mod installation;
+mod processes;
 
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,11 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PORT_ATTEMPTS_MAX: usize = 5;
 
 /// Settings of every server here. There is no socket file, since its path may be too long in a temporary folder.
-const SETTINGS: [&str; 6] = [
+/// Its processes share memory by files in its folder, which go with it even where they are killed.
+const SETTINGS: [&str; 7] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=200",
     "shared_buffers=64MB",
+    "dynamic_shared_memory_type=mmap",
     "autovacuum_naptime=5s",
     "log_min_messages=warning",
 ];
@@ -45,35 +45,18 @@ const SETTINGS: [&str; 6] = [
 /// Settings with which a crash of the machine may lose what was committed, and tests are faster.
 const FAST: [&str; 3] = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 
-/// Waits for the end of the test process, however it ends (the pipe to its standard input closes), and then kills the
-/// server with its children, which are sessions of their own, and removes its folder.
-const WATCHDOG: &str = r#"
-read -r _
-kill -s STOP "$1"
-for status in $(grep -ls "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status); do
-    child=${status#/proc/}
-    kill -s KILL "${child%/status}"
-done
-kill -s KILL "$1"
-rm -rf "$2" || rm -rf "$2"
-"#;
-
 /// A PostgreSQL server of one's own. It keeps its port and its data through all restarts, and is gone when dropped.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
     durable: bool,
+    /// What its programs have in their environment.
+    env: Vec<(String, String)>,
     running: Option<Running>,
     folder: TempDir,
     programs: PathBuf,
     /// Whom it runs as, where we are root, whom it refuses to run as.
     user: Option<(u32, u32)>,
-}
-
-#[derive(Debug)]
-struct Running {
-    postmaster: Child,
-    watchdog: Child,
 }
 
 impl Postgres {
@@ -82,7 +65,15 @@ impl Postgres {
     /// # Errors
     /// Where it does not start, or is not installed.
     pub async fn start() -> Result<Self> {
-        Self::start_with(true).await
+        Self::start_with(true, Vec::new()).await
+    }
+
+    /// The same, with these variables in its environment: a false clock, say.
+    ///
+    /// # Errors
+    /// Where it does not start, or is not installed.
+    pub async fn start_in(env: Vec<(String, String)>) -> Result<Self> {
+        Self::start_with(true, env).await
     }
 
     /// Starts a server that leaves syncing to the kernel. A crash of the server loses nothing all the same.
@@ -90,7 +81,7 @@ impl Postgres {
     /// # Errors
     /// Where it does not start, or is not installed.
     pub async fn fast() -> Result<Self> {
-        Self::start_with(false).await
+        Self::start_with(false, Vec::new()).await
     }
 
     /// One fast server for all tests of this process. Take a database each, by [`Self::fresh_database`].
@@ -104,7 +95,7 @@ impl Postgres {
             .await
     }
 
-    async fn start_with(durable: bool) -> Result<Self> {
+    async fn start_with(durable: bool, env: Vec<(String, String)>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("forebay-postgres-").tempdir()?;
         let user = unprivileged_user()?;
         if let Some((uid, gid)) = user {
@@ -113,6 +104,7 @@ impl Postgres {
         let mut server = Self {
             port: 0,
             durable,
+            env,
             running: None,
             folder,
             programs: find_programs()?,
@@ -215,10 +207,22 @@ impl Postgres {
     /// # Errors
     /// Where it does not end.
     pub async fn stop(&mut self) -> Result<()> {
+        self.end_by(Signal::SIGINT).await
+    }
+
+    /// Its "immediate shutdown": ends without finishing anything, and recovers from its log at the next start.
+    ///
+    /// # Errors
+    /// Where it does not end.
+    pub async fn abort(&mut self) -> Result<()> {
+        self.end_by(Signal::SIGQUIT).await
+    }
+
+    async fn end_by(&mut self, how: Signal) -> Result<()> {
         let Some(mut running) = self.running.take() else {
             return Ok(());
         };
-        signal(running.id(), Signal::SIGINT)?;
+        signal(running.id(), how)?;
         let deadline = Instant::now() + PATIENCE;
         while running.postmaster.try_wait()?.is_none() {
             if Instant::now() > deadline {
@@ -336,6 +340,7 @@ impl Postgres {
         let mut command = Command::new(self.programs.join(program));
         command
             .args(arguments)
+            .envs(self.env.iter().cloned())
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         if let Some((uid, gid)) = self.user {
@@ -349,138 +354,27 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         // Nothing can be done about an error here, and the watchdog is the second line of defence.
         let _ = self.kill();
+        let _ = remove_shared_memory(&self.folder.path().join("data/postmaster.pid"));
     }
-}
-
-impl Running {
-    fn start(mut command: Command, folder: &Path) -> Result<Self> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"))?;
-        let postmaster = command
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .context("start the server")?;
-        let watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "watchdog"])
-            .arg(postmaster.id().to_string())
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("start the watchdog of the server")?;
-        Ok(Self { postmaster, watchdog })
-    }
-
-    fn id(&self) -> u32 {
-        self.postmaster.id()
-    }
-
-    /// Stops the postmaster, so that it makes no more children, and lists those it has.
-    fn freeze(&self) -> Result<Vec<u32>> {
-        signal(self.id(), Signal::SIGSTOP)?;
-        children_of(self.id())
-    }
-
-    /// After the server's end: waits for it, and for the watchdog, which has nothing to watch over any more.
-    fn end(&mut self) -> Result<()> {
-        self.watchdog.kill()?;
-        self.watchdog.wait()?;
-        self.postmaster.wait().context("wait for the server")?;
-        Ok(())
-    }
-}
-
-/// Sends a signal. That the process is gone already is no error.
-fn signal(id: u32, signal: Signal) -> Result<()> {
-    match kill(Pid::from_raw(id.cast_signed()), signal) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("send {signal} to the server")),
-    }
-}
-
-fn children_of(id: u32) -> Result<Vec<u32>> {
-    let mut children = Vec::new();
-    for entry in std::fs::read_dir("/proc").context("list processes")? {
-        let child = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok());
-        children.extend(child.filter(|&child| parent_of(child) == Some(id)));
-    }
-    Ok(children)
-}
-
-/// Its parent; `None` where it has ended.
-fn parent_of(id: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // `pid (name) state parent …`, and the name may hold anything.
-    let mut fields = stat.rsplit(')').next()?.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.next()?.parse().ok()
-}
-
-/// The server writes its own id and, once it takes connections, `ready` into this file.
-fn is_ready(file: &Path, id: &str) -> bool {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.lines().next() == Some(id) && text.lines().nth(7).map(str::trim_end) == Some("ready")
-}
-
-/// The folder of the server's programs: what `FOREBAY_POSTGRES_BIN` names, else Debian's newest, else that on `PATH`.
-fn find_programs() -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os("FOREBAY_POSTGRES_BIN") {
-        return Ok(folder.into());
-    }
-    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
-        })
-        .collect();
-    versions.sort();
-    let search = std::env::var_os("PATH").unwrap_or_default();
-    versions
-        .into_iter()
-        .rev()
-        .map(|(_, folder)| folder)
-        .chain(std::env::split_paths(&search))
-        .find(|folder| folder.join("initdb").is_file())
-        .context("PostgreSQL is not installed: run `make test-tools`, or set FOREBAY_POSTGRES_BIN")
-}
-
-/// Where we are root: the user and group that the server runs as.
-fn unprivileged_user() -> Result<Option<(u32, u32)>> {
-    if std::fs::metadata("/proc/self").context("look who we are")?.uid() != 0 {
-        return Ok(None);
-    }
-    let users = std::fs::read_to_string("/etc/passwd").context("look for a user without privileges")?;
-    let ids = |name: &str| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    ids("postgres")
-        .or_else(|| ids("nobody"))
-        .map(Some)
-        .context("there is no user to run PostgreSQL as")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wait;
+
+    /// The id of the memory that its processes share.
+    fn shared_memory(server: &Postgres) -> String {
+        let text = std::fs::read_to_string(server.folder.path().join("data/postmaster.pid")).unwrap();
+        let line = text.lines().nth(6).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    fn exists(shared: &str) -> bool {
+        let list = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        list.lines()
+            .any(|line| line.split_whitespace().nth(1) == Some(shared))
+    }
 
     #[tokio::test]
     async fn keeps_its_port_and_data_through_a_crash_and_leaves_nothing_behind() {
@@ -506,8 +400,10 @@ mod tests {
             ("7".into(), port)
         );
         let folder = server.folder.path().to_owned();
+        let shared = shared_memory(&server);
+        assert!(exists(&shared));
         drop(server);
-        assert!(!folder.exists());
+        assert!(!folder.exists() && !exists(&shared));
     }
 
     #[tokio::test]
@@ -515,18 +411,19 @@ mod tests {
         let mut server = Postgres::fast().await.unwrap();
         let postmaster = server.running().unwrap().id();
         let children = children_of(postmaster).unwrap();
+        let shared = shared_memory(&server);
         server.pause().unwrap();
         // What the kernel does to our end of the pipe when this process is killed.
         drop(server.running.as_mut().unwrap().watchdog.stdin.take());
         wait::until(
-            "the end of all processes and the folder",
+            "the end of all processes, the memory, and the folder",
             Duration::from_secs(10),
             || {
                 let gone = children
                     .iter()
                     .chain([&postmaster])
                     .all(|&id| parent_of(id).is_none());
-                let done = gone && !server.folder.path().exists();
+                let done = gone && !exists(&shared) && !server.folder.path().exists();
                 async move { done }
             },
         )
@@ -543,6 +440,13 @@ mod tests {
         server.resume().unwrap();
         assert_eq!(server.psql("postgres", "SELECT 1").unwrap(), "1");
         server.restart().await.unwrap();
+        server.abort().await.unwrap();
+        assert!(server.psql("postgres", "SELECT 1").is_err());
+        server.start_again().await.unwrap();
+        assert!(
+            server.log().contains("was not properly shut down"),
+            "it finished properly"
+        );
         let url = server.create_database("another").unwrap();
         assert!(url.ends_with("/another"));
         assert!(server.create_database("another").is_err());

@@ -1,7 +1,10 @@
 //! Child processes that never outlive the test that started them.
 
 use std::{
+    ffi::OsStr,
     fs::File,
+    hash::{BuildHasher, Hasher, RandomState},
+    io::{BufRead, BufReader},
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -16,13 +19,54 @@ use nix::{
     unistd::Pid,
 };
 
+/// Where [`free_port`] looks: below the ports that kernels give to connections, so that none takes a server's port
+/// while the server is down, nor ends up connected to itself in the attempt to reach it.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// How many ports are tried before one is left to the kernel's choice.
+const PORT_ATTEMPTS_MAX: usize = 100;
+
+/// Waits for the end of the test process, however it ends (the pipe to its standard input closes), then kills the
+/// group and removes its folder, where one is given.
+const WATCHDOG: &str = r#"
+read -r _
+kill -s KILL -- "-$1"
+if [ -n "$2" ]; then rm -rf "$2" || rm -rf "$2"; fi
+"#;
+
 /// A port of the loopback address that was free a moment ago.
 ///
 /// # Errors
 /// Where none can be had.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("look for a free port")?;
+    let random = RandomState::new();
+    let candidates = (0..PORT_ATTEMPTS_MAX as u64).map(|attempt| {
+        let mut hasher = random.build_hasher();
+        hasher.write_u64(attempt);
+        PORTS.start + (hasher.finish() % PORTS.len() as u64) as u16
+    });
+    let listener = candidates
+        .chain([0])
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .context("look for a free port")?;
     Ok(listener.local_addr()?.port())
+}
+
+/// Deletes all that is in a folder. The folder itself stays: it may be where a disk is mounted.
+///
+/// # Errors
+/// Where something in it can't be deleted.
+pub(crate) fn empty_folder(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        }
+        .with_context(|| format!("delete {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The program `name`: what the environment variable `variable` names, else the project's own under
@@ -58,6 +102,19 @@ impl Process {
     /// # Errors
     /// Where it can't be started.
     pub fn spawn(command: &mut Command, log: &Path) -> Result<Self> {
+        Self::spawn_with(command, log, None)
+    }
+
+    /// Like [`Self::spawn`], for a process with a folder of its own, which is removed, too, where the test process
+    /// ends without dropping it.
+    ///
+    /// # Errors
+    /// Where it can't be started.
+    pub fn spawn_in(folder: &Path, command: &mut Command, log: &Path) -> Result<Self> {
+        Self::spawn_with(command, log, Some(folder))
+    }
+
+    fn spawn_with(command: &mut Command, log: &Path, folder: Option<&Path>) -> Result<Self> {
         let output = File::options()
             .create(true)
             .append(true)
@@ -70,7 +127,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", command.get_program().display()))?;
-        let watchdog = watch_over(child.id())?;
+        let watchdog = watch_over(child.id(), folder)?;
         Ok(Self {
             child,
             watchdog,
@@ -132,6 +189,12 @@ impl Process {
         Ok(())
     }
 
+    /// What the kernel does to our end of the watchdog's pipe when the test process is killed.
+    #[cfg(test)]
+    pub(crate) fn abandon(&mut self) {
+        drop(self.watchdog.stdin.take());
+    }
+
     fn group(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
@@ -146,12 +209,11 @@ impl Drop for Process {
     }
 }
 
-/// A shell that waits for the end of this process, however it ends, and kills the group `id` then: the pipe to its
-/// standard input closes with us.
-fn watch_over(id: u32) -> Result<Child> {
+fn watch_over(id: u32, folder: Option<&Path>) -> Result<Child> {
     Command::new("sh")
-        .args(["-c", "read -r _; kill -s KILL -- \"-$1\"", "watchdog"])
+        .args(["-c", WATCHDOG, "watchdog"])
         .arg(id.to_string())
+        .args(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -160,16 +222,62 @@ fn watch_over(id: u32) -> Result<Child> {
         .context("start the watchdog of a process")
 }
 
+/// A shell that waits for the end of this process, however it ends, or until it is dropped, and then cleans up.
+#[derive(Debug)]
+pub(crate) struct Cleaner {
+    shell: Child,
+}
+
+impl Cleaner {
+    /// Starts it; `script` runs once the time has come, with `arguments`. What `announce`, which is a script, too,
+    /// prints at once, is returned.
+    pub(crate) fn start(
+        announce: &str,
+        script: &str,
+        arguments: &[&OsStr],
+        env: &[(String, String)],
+    ) -> Result<(Self, String)> {
+        let mut shell = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{announce}\necho\nexec >&-\nread -r _\n{script}"))
+            .arg("cleaner")
+            .args(arguments)
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start a cleaner")?;
+        let mut announced = String::new();
+        let output = shell.stdout.take().context("the output of a cleaner")?;
+        let cleaner = Self { shell };
+        BufReader::new(output)
+            .read_line(&mut announced)
+            .context("read what a cleaner says")?;
+        Ok((cleaner, announced.trim().to_owned()))
+    }
+}
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        // Nothing can be done about an error here.
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// Whether a process runs. One that was killed and whose parent did not wait for it yet is a zombie: it does not.
+#[cfg(test)]
+pub(crate) fn is_alive(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wait;
-
-    fn is_alive(id: u32) -> bool {
-        // A killed process whose parent did not wait for it yet is a zombie: not alive.
-        std::fs::read_to_string(format!("/proc/{id}/stat"))
-            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
-    }
 
     fn sleeper(folder: &Path) -> Process {
         let mut command = Command::new("sh");
@@ -203,8 +311,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut process = sleeper(folder.path());
         let child = grandchild(&process).await;
-        // What the kernel does to our end of the pipe when this process is killed.
-        drop(process.watchdog.stdin.take());
+        process.abandon();
         wait::until("the end of the process", Duration::from_secs(5), || {
             let ended = !process.is_running() && !is_alive(child);
             async move { ended }
