@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use forebay_core::Signal;
-use forebay_runtime::supervise::keep_running;
+use forebay_runtime::{guard::Away, supervise::keep_running};
 use futures::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{App, ops};
 
+/// What is said of a broker that fails, of which nothing else is known.
+const UNANSWERED: &str = "the broker does not answer";
 /// For how long a report of the broker's health counts.
 const REPORT_TTL: Duration = Duration::from_secs(15);
 
@@ -21,7 +23,10 @@ pub async fn background(app: App) {
 
 async fn hear(app: &App) {
     keep_running("events", &app.stop, || async {
-        let mut signals = app.broker.signals().await.context("listen to signals")?;
+        let signals = timeout(app.bounds.ask, app.broker.signals()).await;
+        let mut signals = signals
+            .context("listen to signals")?
+            .context("listen to signals")?;
         app.hub.gap();
         loop {
             tokio::select! {
@@ -65,9 +70,13 @@ async fn watch_broker(app: &App) {
             () = app.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match ops::ask(app, app.broker.check()).await {
-            Ok(()) => reporter.ok(),
-            Err(_) => reporter.failing("the broker does not answer"),
+        match timeout(app.bounds.ask, app.broker.check()).await {
+            Ok(Ok(())) => reporter.ok(),
+            Ok(Err(error)) => match error.source.downcast_ref::<Away>() {
+                Some(away) => reporter.failing(away),
+                None => reporter.failing(UNANSWERED),
+            },
+            Err(_) => reporter.failing(UNANSWERED),
         }
     }
 }

@@ -5,12 +5,20 @@ use std::time::Duration;
 /// How much may be under way, and how long anything may take.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Requests at once, until the head of their answer is written; past it, 503.
-    pub requests: usize,
-    /// Requests that wait for their task; past it, a request is answered without waiting.
+    /// Submissions at once, until the head of their answer is written; past it, 503. They have places of their own,
+    /// so that no number of reads can keep tasks from being accepted.
+    pub submissions: usize,
+    /// Reads at once, until the head of their answer is written; past it, 503.
+    pub reads: usize,
+    /// Cancellations and retries at once; past it, 503.
+    pub changes: usize,
+    /// Submissions that wait for their task, fewer than there are places for submissions; past it, a request is
+    /// answered without waiting.
     pub waits: usize,
-    /// Open streams; past it, 503.
+    /// Open streams of events; past it, 503.
     pub streams: usize,
+    /// Open streams of submissions; past it, 503.
+    pub uploads: usize,
     /// Batches held in memory at once; past it, a batch waits, and is then answered 503.
     pub batches: usize,
     /// Looks at the store on behalf of idempotency keys at once; past it, they wait.
@@ -60,9 +68,12 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            requests: 2_048,
+            submissions: 2_048,
+            reads: 1_024,
+            changes: 256,
             waits: 1_024,
             streams: 1_024,
+            uploads: 256,
             batches: 16,
             lookups: 32,
             connections: 16_384,

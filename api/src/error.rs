@@ -1,7 +1,7 @@
 //! The one table of errors: each stable code with its HTTP status, its gRPC code, its title, whether and when to
 //! try again, and its page. Both doors answer from it, and nothing else makes an error answer.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -9,6 +9,7 @@ use axum::{
 };
 use forebay_broker::{BrokerError, PublishError};
 use forebay_core::{Problem as Mistake, State, Violation};
+use forebay_runtime::guard::Away;
 use forebay_store::StoreError;
 use serde::Serialize;
 
@@ -142,6 +143,8 @@ pub struct ApiError {
     pub errors: Vec<FieldError>,
     /// The state that forbids it, where that is why.
     pub state: Option<State>,
+    /// How long to wait before trying again: what the table says, unless more is known.
+    pub retry_after_seconds: Option<u32>,
 }
 
 /// What an operation returns.
@@ -162,6 +165,17 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             state: None,
+            retry_after_seconds: code.row().retry_after_seconds,
+        }
+    }
+
+    /// An error about a dependency that is asked again after `pause`; until then trying again is no use.
+    #[must_use]
+    fn away(code: Code, pause: Duration) -> Self {
+        let seconds = pause.as_millis().div_ceil(1_000).max(1);
+        Self {
+            retry_after_seconds: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+            ..Self::of(code)
         }
     }
 
@@ -241,7 +255,7 @@ impl ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if let Some(seconds) = row.retry_after_seconds {
+        if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -280,7 +294,10 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable { doing, source } => {
                 tracing::debug!(doing, error = %source, "the store is unavailable");
-                Self::of(Code::StoreUnavailable)
+                match source.downcast_ref::<Away>() {
+                    Some(away) => Self::away(Code::StoreUnavailable, away.retry_in),
+                    None => Self::of(Code::StoreUnavailable),
+                }
             }
             StoreError::Schema { .. } => {
                 tracing::error!(error = %error, "the store can't be used");
@@ -298,7 +315,10 @@ impl From<StoreError> for ApiError {
 impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {
         tracing::debug!(error = %error, source = %error.source, "the broker is unavailable");
-        Self::of(Code::BrokerUnavailable)
+        match error.source.downcast_ref::<Away>() {
+            Some(away) => Self::away(Code::BrokerUnavailable, away.retry_in),
+            None => Self::of(Code::BrokerUnavailable),
+        }
     }
 }
 
@@ -307,6 +327,7 @@ impl From<PublishError> for ApiError {
         match error {
             PublishError::Full => Self::of(Code::BacklogFull),
             PublishError::Conflict => Self::of(Code::IdempotencyKeyReused),
+            PublishError::Away { retry_in, .. } => Self::away(Code::BrokerUnavailable, retry_in),
             other => {
                 tracing::debug!(error = %other, "a task was not confirmed");
                 Self::of(Code::BrokerUnavailable)

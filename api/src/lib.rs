@@ -16,7 +16,7 @@ mod router;
 mod serve;
 mod task;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use forebay_broker::{Broker, Submitter};
 use forebay_core::Clock;
@@ -24,6 +24,7 @@ use forebay_runtime::{health::Health, metrics::Metrics};
 use forebay_store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::retry::budget::TpsBudget;
 
 pub use background::background;
 pub use bounds::Bounds;
@@ -34,6 +35,12 @@ use crate::{
     events::{Announcer, Hub},
     ops::{queues::Observed, recent::RecentKeys},
 };
+
+/// How many reads may be put to the store a second time: a tenth of all, and a few a second in any case, counted over
+/// ten seconds.
+const RETRIES_SHARE: f32 = 0.1;
+const RETRIES_PER_SECOND: u32 = 2;
+const RETRIES_TTL: Duration = Duration::from_secs(10);
 
 /// What both doors need. Cheap to clone; the clones share everything.
 #[derive(Clone)]
@@ -59,6 +66,7 @@ pub struct App {
     pub(crate) announcer: Announcer,
     pub(crate) observed: Arc<Observed>,
     pub(crate) recent: Arc<RecentKeys>,
+    pub(crate) retries: Arc<TpsBudget>,
 }
 
 /// What an [`App`] is made of.
@@ -83,12 +91,18 @@ pub struct Parts {
 /// Places for what may be under way at once.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// Requests of any kind, until the head of their answer is written.
-    pub(crate) requests: Arc<Semaphore>,
+    /// Submissions, until the head of their answer is written.
+    pub(crate) submissions: Arc<Semaphore>,
+    /// Reads, until the head of their answer is written.
+    pub(crate) reads: Arc<Semaphore>,
+    /// Cancellations and retries.
+    pub(crate) changes: Arc<Semaphore>,
     /// Requests that wait for a task to end.
     pub(crate) waits: Arc<Semaphore>,
-    /// Answers that stay open: event streams and NDJSON.
+    /// Streams of events, which stay open.
     pub(crate) streams: Arc<Semaphore>,
+    /// Streams of submissions, which stay open.
+    pub(crate) uploads: Arc<Semaphore>,
     /// Batches that are held in memory.
     pub(crate) batches: Arc<Semaphore>,
     /// Looks at the store on behalf of idempotency keys.
@@ -116,9 +130,12 @@ impl App {
             health: parts.health,
             stop: parts.stop,
             places: Arc::new(Places {
-                requests: places(bounds.requests),
+                submissions: places(bounds.submissions),
+                reads: places(bounds.reads),
+                changes: places(bounds.changes),
                 waits: places(bounds.waits),
                 streams: places(bounds.streams),
+                uploads: places(bounds.uploads),
                 batches: places(bounds.batches),
                 lookups: places(bounds.lookups),
             }),
@@ -127,6 +144,7 @@ impl App {
             announcer: Announcer::new(),
             observed: Arc::default(),
             recent: Arc::default(),
+            retries: Arc::new(TpsBudget::new(RETRIES_TTL, RETRIES_PER_SECOND, RETRIES_SHARE)),
         }
     }
 }

@@ -14,8 +14,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     App,
     error::{ApiError, Code},
-    http::{batch, docs, events, health, queues, tasks, workers},
-    layers,
+    http::{batch, docs, events, health, queues, rejects, tasks, workers},
+    layers::{self, limit::Pool},
 };
 
 /// How much of an unknown path is shown.
@@ -30,19 +30,29 @@ struct Routes {
     list: Vec<(&'static str, &'static str)>,
 }
 
-fn api() -> Routes {
+/// What needs the broker, and not the store.
+fn submissions() -> Routes {
     Routes::new()
         .post("/v1/tasks", tasks::submit)
-        .get("/v1/tasks", tasks::list)
         .post("/v1/tasks/batch", batch::submit)
-        .get("/v1/tasks/{id}", tasks::get)
+}
+
+fn changes() -> Routes {
+    Routes::new()
         .post("/v1/tasks/{id}/cancel", tasks::cancel)
         .post("/v1/tasks/{id}/retry", tasks::retry)
+}
+
+fn reads() -> Routes {
+    Routes::new()
+        .get("/v1/tasks", tasks::list)
+        .get("/v1/tasks/{id}", tasks::get)
         .get("/v1/tasks/{id}/events", events::of_task)
         .get("/v1/events", events::all)
         .get("/v1/queues", queues::list)
         .get("/v1/queues/{queue}", queues::get)
         .get("/v1/workers", workers::list)
+        .get("/v1/rejects", rejects::list)
 }
 
 fn others() -> Routes {
@@ -56,10 +66,13 @@ fn others() -> Routes {
 
 /// The HTTP door as a service; [`crate::serve_http`] serves it.
 pub fn router(app: App) -> Router {
-    let limit = from_fn_with_state(app.clone(), layers::limit::layer);
-    api()
-        .router
-        .route_layer(limit)
+    let limited = |routes: Routes, pool| {
+        let limit = from_fn_with_state((app.clone(), pool), layers::limit::layer);
+        routes.router.route_layer(limit)
+    };
+    limited(submissions(), Pool::Submissions)
+        .merge(limited(changes(), Pool::Changes))
+        .merge(limited(reads(), Pool::Reads))
         .merge(others().router)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_path)
@@ -75,9 +88,8 @@ pub fn router(app: App) -> Router {
 /// Method and path of each route.
 #[must_use]
 pub fn routes() -> Vec<(&'static str, &'static str)> {
-    let mut list = api().list;
-    list.extend(others().list);
-    list
+    let all = [submissions(), changes(), reads(), others()];
+    all.into_iter().flat_map(|routes| routes.list).collect()
 }
 
 /// `OPTIONS` asks what is allowed, and the router adds the answer to either response.

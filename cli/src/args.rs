@@ -62,6 +62,8 @@ pub(crate) enum Called {
     Workers(Plain),
     /// Show the queues and what is in them.
     Queues(Plain),
+    /// Show messages that nobody could decode; they were set aside.
+    Rejects(Rejects),
     /// Show the effective configuration, and where each value comes from.
     Config(Config),
 }
@@ -284,6 +286,15 @@ pub(crate) struct Watch {
     /// Only this kind.
     #[arg(long, conflicts_with = "id")]
     pub(crate) kind: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rejects {
+    /// How many at the most, the latest first.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) limit: u32,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -75,6 +75,7 @@ async fn call(command: Called, loaded: Loaded) -> Result<Code> {
         Called::Retry(args) => client::retry(args).await,
         Called::Watch(args) => client::watch(args).await,
         Called::Workers(args) => client::workers(args).await,
+        Called::Rejects(args) => client::rejects(args).await,
         Called::Queues(args) => client::queues(args).await,
         Called::Config(args) => config::run(&args, &loaded),
     }

@@ -14,6 +14,7 @@ use forebay_runtime::{
     metrics::Metrics,
     open,
 };
+use forebay_testkit::broker::BrokerKind;
 use forebay_worker::{Execution, HandlerError, HandlerSettings, Handlers, Worker, WorkerOptions};
 use hdrhistogram::Histogram;
 use tokio_util::sync::CancellationToken;
@@ -68,12 +69,12 @@ impl Figures {
 }
 
 /// Measures everything `rounds` times and prints the table.
-pub(crate) async fn run(rounds: usize, tasks: usize) -> Result<()> {
+pub(crate) async fn run(broker: BrokerKind, rounds: usize, tasks: usize) -> Result<()> {
     let mut figures = Figures::default();
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        production(&mut figures, tasks).await?;
-        latency(&mut figures).await?;
+        production(&mut figures, broker, tasks).await?;
+        latency(&mut figures, broker).await?;
         embedded(&mut figures, tasks / 4).await?;
     }
     println!("| figure | median | range of {rounds} | unit |");
@@ -84,9 +85,9 @@ pub(crate) async fn run(rounds: usize, tasks: usize) -> Result<()> {
     Ok(())
 }
 
-/// NATS (synced) and PostgreSQL (synced), one api, one worker.
-async fn production(figures: &mut Figures, tasks: usize) -> Result<()> {
-    let stack = Stack::start().await?;
+/// The broker (synced) and PostgreSQL (synced), one api, one worker.
+async fn production(figures: &mut Figures, broker: BrokerKind, tasks: usize) -> Result<()> {
+    let stack = Stack::start(broker).await?;
     figures.add(
         "limit: rows inserted, 1,000 a statement, 1 connection",
         "rows/s",
@@ -159,8 +160,8 @@ async fn production(figures: &mut Figures, tasks: usize) -> Result<()> {
 }
 
 /// From just before the request is due to the first line of the handler, at 100 tasks a second.
-async fn latency(figures: &mut Figures) -> Result<()> {
-    let stack = Stack::start().await?;
+async fn latency(figures: &mut Figures, broker: BrokerKind) -> Result<()> {
+    let stack = Stack::start(broker).await?;
     let waits = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?));
     let handlers = noting(Arc::clone(&waits))?;
     let metrics = Arc::new(Metrics::new());
@@ -222,7 +223,7 @@ struct Backing {
 }
 
 async fn connect(stack: &Stack, metrics: &Arc<Metrics>) -> Result<open::Backends> {
-    let (database, broker) = (stack.postgres.url(), stack.nats.url());
+    let (database, broker) = (stack.postgres.url(), stack.broker.url());
     let backing = Backing::try_parse_from(["bench", "--database-url", &database, "--broker-url", &broker])?;
     open::backends(&backing.database, &backing.broker, metrics).await
 }

@@ -1,4 +1,4 @@
-//! The servers and processes under load: PostgreSQL, NATS, `forebay api` and `forebay worker`.
+//! The servers and processes under load: PostgreSQL, a broker, `forebay api` and `forebay worker`.
 
 use std::{
     net::TcpListener,
@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use forebay_testkit::{nats::Nats, postgres::Postgres};
+use forebay_testkit::{
+    broker::{BrokerKind, BrokerServer},
+    postgres::Postgres,
+};
 
 /// How long a process may take to become ready, and a backlog to be worked off.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -115,34 +118,38 @@ impl Forebay {
     }
 }
 
-/// PostgreSQL and NATS, both set up to sync before they confirm, and an API in front of them.
+/// PostgreSQL and a broker, both set up to sync before they confirm, and an API in front of them.
 pub(crate) struct Stack {
     /// The database.
     pub(crate) postgres: Postgres,
-    /// The broker; `sync_interval: always`.
-    pub(crate) nats: Nats,
+    /// The broker.
+    pub(crate) broker: BrokerServer,
     /// The API.
     pub(crate) api: Forebay,
 }
 
 impl Stack {
     /// Starts everything but the workers.
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(kind: BrokerKind) -> Result<Self> {
         let postgres = Postgres::start().await?;
-        let nats = Nats::start().await?;
+        let broker = BrokerServer::start(kind).await?;
         let url = postgres.url();
         run_to_end(&["migrate"], &[("FOREBAY_DATABASE_URL", &url)])?;
         let env = [
             ("FOREBAY_DATABASE_URL", url.as_str()),
-            ("FOREBAY_BROKER_URL", &nats.url()),
+            ("FOREBAY_BROKER_URL", &broker.url()),
         ];
         let api = Forebay::start(&["api"], &env).await?;
-        Ok(Self { postgres, nats, api })
+        Ok(Self {
+            postgres,
+            broker,
+            api,
+        })
     }
 
     /// Starts a worker with all three roles and the built-in handlers.
     pub(crate) async fn worker(&self, concurrency: &str) -> Result<Forebay> {
-        let (database, broker) = (self.postgres.url(), self.nats.url());
+        let (database, broker) = (self.postgres.url(), self.broker.url());
         let env = [
             ("FOREBAY_DATABASE_URL", database.as_str()),
             ("FOREBAY_BROKER_URL", &broker),

@@ -60,6 +60,8 @@ mod executor;
 pub mod handlers;
 mod options;
 mod recorder;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod shared;
 mod subscribe;
 mod worker;
@@ -69,4 +71,6 @@ pub use handlers::{
     StopReason,
 };
 pub use options::{DispatcherOptions, IntakeOptions, Roles, UnknownRole, WorkerOptions};
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
 pub use worker::Worker;

@@ -150,6 +150,9 @@ pub struct IntakeOptions {
     pub deaf_after: Duration,
     /// How long what this worker has no handler for is held before it is handed back for another worker.
     pub unknown_kind_pause: Duration,
+    /// How long a delivery is held at most because its kind holds all the slots it may; then it is handed back, perhaps
+    /// to a worker that has room. Must be less than any broker waits for an answer.
+    pub held_longest: Duration,
     /// After this long without a completed round a part counts as unhealthy.
     pub health_ttl: Duration,
 }
@@ -160,6 +163,7 @@ impl Default for IntakeOptions {
             wait: Duration::from_secs(1),
             deaf_after: Duration::from_secs(2),
             unknown_kind_pause: Duration::from_secs(1),
+            held_longest: Duration::from_secs(15),
             health_ttl: Duration::from_secs(10),
         }
     }

@@ -133,6 +133,24 @@ struct Write {
 
 impl Write {
     async fn run(self, deliveries: Vec<Delivery>) {
+        #[cfg(feature = "sabotage")]
+        let this = self.sabotaged(&deliveries).await;
+        #[cfg(not(feature = "sabotage"))]
+        let this = self;
+        this.write(deliveries).await;
+    }
+
+    #[cfg(feature = "sabotage")]
+    async fn sabotaged(mut self, deliveries: &[Delivery]) -> Self {
+        let mut acks = vec![Arc::clone(&self.acks); deliveries.len()];
+        let tokens = deliveries.iter().map(|delivery| delivery.token.clone());
+        let sabotage = self.shared.sabotage;
+        sabotage.before_commit(acks.iter_mut().zip(tokens)).await;
+        self.acks = acks.pop().unwrap_or(self.acks);
+        self
+    }
+
+    async fn write(self, deliveries: Vec<Delivery>) {
         let mut submissions = Vec::with_capacity(deliveries.len());
         let mut rejects = Vec::new();
         let mut settled = Vec::new();

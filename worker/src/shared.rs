@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
     pub(crate) events: EventSender,
+    #[cfg(feature = "sabotage")]
+    pub(crate) sabotage: crate::Sabotage,
 }
 
 impl Shared {

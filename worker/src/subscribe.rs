@@ -154,6 +154,17 @@ impl Receipts {
         }
     }
 
+    /// These are left to the store. Where that can't be said they come again.
+    pub(crate) async fn leave(self) {
+        for (acks, tokens) in self.groups {
+            let count = tokens.len();
+            let answered = tokio::time::timeout(BROKER_CALL_MAX, acks.leave(tokens)).await;
+            if !matches!(answered, Ok(Ok(()))) {
+                debug!(count, "leaving messages to the store failed, they come again");
+            }
+        }
+    }
+
     /// These are not done. Where that can't be said the broker finds out by itself, later.
     pub(crate) async fn hand_back(self) {
         for (acks, tokens) in self.groups {

@@ -61,12 +61,24 @@ impl Worker {
             metrics,
             health,
             events: sender,
+            #[cfg(feature = "sabotage")]
+            sabotage: crate::Sabotage::default(),
         };
         Self {
             shared: Arc::new(shared),
             events,
             starting,
         }
+    }
+
+    /// Makes it break its promises as told, for tests that must see that.
+    #[cfg(feature = "sabotage")]
+    #[must_use]
+    pub fn sabotage(mut self, sabotage: crate::Sabotage) -> Self {
+        warn!(?sabotage, "this worker loses tasks on purpose");
+        let shared = Arc::get_mut(&mut self.shared);
+        shared.expect("nothing shares it before it runs").sabotage = sabotage;
+        self
     }
 
     /// Works until `stop` is cancelled, then drains: takes nothing new, lets what runs finish within the drain

@@ -46,7 +46,8 @@ async fn obey(order: String, execution: Execution, runs: Runs) -> Result<u32, Ha
             execution.stop.cancelled().await;
             Err(HandlerError::retryable("stopped"))
         }
-        "hang on the first start" if runs.lock().unwrap()[&execution.id] == 1 => std::future::pending().await,
+        // Not the first run: a worker may die between its claim and the start of the handler.
+        "hang on the first start" if execution.fence == 1 => std::future::pending().await,
         _ => Ok(execution.attempt),
     }
 }

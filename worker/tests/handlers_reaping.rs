@@ -18,6 +18,7 @@ fn execution() -> Execution {
         project: Project::default(),
         attempt: 1,
         max_attempts: 1,
+        fence: 1,
         payload: Json::null(),
         traceparent: None,
         timeout: Duration::from_secs(60),

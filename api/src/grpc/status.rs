@@ -22,7 +22,7 @@ pub(crate) fn status(error: &ApiError) -> Status {
     for field in &error.errors {
         details.add_bad_request_violation(field_path(&field.pointer), &field.detail);
     }
-    if let Some(seconds) = row.retry_after_seconds {
+    if let Some(seconds) = error.retry_after_seconds {
         details.set_retry_info(Some(Duration::from_secs(seconds.into())));
     }
     Status::with_error_details(row.grpc, &error.detail, details)
@@ -42,7 +42,7 @@ pub(crate) fn problem(error: &ApiError) -> v1::Problem {
                 description: field.detail.clone(),
             })
             .collect(),
-        retry_after: row.retry_after_seconds.map(|seconds| prost_types::Duration {
+        retry_after: error.retry_after_seconds.map(|seconds| prost_types::Duration {
             seconds: seconds.into(),
             nanos: 0,
         }),

@@ -5,7 +5,10 @@ use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::In
 use forebay_core::TraceParent;
 use forebay_proto::v1::{self, task_service_server::TaskService};
 use futures::{FutureExt, Stream, StreamExt, stream};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::{Instrument, info_span};
 
@@ -13,7 +16,7 @@ use crate::{
     App,
     error::{ApiError, Code, Result},
     grpc::{convert, status},
-    layers::trace::join,
+    layers::{limit::Pool, trace::join},
     ops::{
         self,
         follow::{Cursor, Follow, Step},
@@ -36,7 +39,12 @@ impl Tasks {
     }
 
     /// Carries out one call: bounded in number, in a span of its own, counted, and safe from panics.
-    async fn call<T, F, Fut>(&self, method: &'static str, metadata: &MetadataMap, operation: F) -> Answer<T>
+    async fn call<T, F, Fut>(
+        &self,
+        (pool, method): (Pool, &'static str),
+        metadata: &MetadataMap,
+        operation: F,
+    ) -> Answer<T>
     where
         F: FnOnce(Option<TraceParent>) -> Fut,
         Fut: Future<Output = Result<T>>,
@@ -44,8 +52,8 @@ impl Tasks {
         let began = Instant::now();
         let span = info_span!("rpc_call", otel.kind = "server", method);
         let traceparent = join(&span, incoming(metadata), "").traceparent;
-        let result = match self.app.places.requests.try_acquire() {
-            Err(_) => Err(ApiError::of(Code::Overloaded)),
+        let result = match pool.place(&self.app) {
+            Err(overloaded) => Err(overloaded),
             Ok(_place) => AssertUnwindSafe(operation(traceparent).instrument(span))
                 .catch_unwind()
                 .await
@@ -62,11 +70,12 @@ impl Tasks {
             .rpc_call(method, i32::from(code), began.elapsed());
         result.map(Response::new).map_err(|error| status::status(&error))
     }
+}
 
-    fn stream_place(&self) -> Result<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.app.places.streams).try_acquire_owned();
-        place.map_err(|_| ApiError::of(Code::Overloaded))
-    }
+/// A place for an answer that stays open.
+fn stream_place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let place = Arc::clone(places).try_acquire_owned();
+    place.map_err(|_| ApiError::of(Code::Overloaded))
 }
 
 fn incoming(metadata: &MetadataMap) -> Option<TraceParent> {
@@ -77,19 +86,23 @@ fn incoming(metadata: &MetadataMap) -> Option<TraceParent> {
 impl TaskService for Tasks {
     async fn submit_task(&self, request: Request<v1::SubmitTaskRequest>) -> Answer<v1::SubmitTaskResponse> {
         let (metadata, _, message) = request.into_parts();
-        self.call("SubmitTask", &metadata, async |traceparent| {
-            let asked = convert::asked(message, traceparent);
-            let accepted = ops::submit::submit(&self.app, asked, Patience::None).await?;
-            Ok(v1::SubmitTaskResponse {
-                task: Some(convert::task(&accepted.task)),
-            })
-        })
+        self.call(
+            (Pool::Submissions, "SubmitTask"),
+            &metadata,
+            async |traceparent| {
+                let asked = convert::asked(message, traceparent);
+                let accepted = ops::submit::submit(&self.app, asked, Patience::None).await?;
+                Ok(v1::SubmitTaskResponse {
+                    task: Some(convert::task(&accepted.task)),
+                })
+            },
+        )
         .await
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::GetTaskResponse> {
         let (metadata, _, message) = request.into_parts();
-        self.call("GetTask", &metadata, async |_| {
+        self.call((Pool::Reads, "GetTask"), &metadata, async |_| {
             let task = ops::get::get(&self.app, ops::get::parse_id(&message.id)?).await?;
             Ok(v1::GetTaskResponse {
                 task: Some(convert::task(&task)),
@@ -100,7 +113,7 @@ impl TaskService for Tasks {
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
         let (metadata, _, message) = request.into_parts();
-        self.call("ListTasks", &metadata, async |_| {
+        self.call((Pool::Reads, "ListTasks"), &metadata, async |_| {
             let listed = ops::list::list(&self.app, convert::wanted(message)?).await?;
             Ok(v1::ListTasksResponse {
                 tasks: listed.tasks.iter().map(convert::task).collect(),
@@ -112,7 +125,7 @@ impl TaskService for Tasks {
 
     async fn cancel_task(&self, request: Request<v1::CancelTaskRequest>) -> Answer<v1::CancelTaskResponse> {
         let (metadata, _, message) = request.into_parts();
-        self.call("CancelTask", &metadata, async |_| {
+        self.call((Pool::Changes, "CancelTask"), &metadata, async |_| {
             let task = ops::change::cancel(&self.app, ops::get::parse_id(&message.id)?).await?;
             Ok(v1::CancelTaskResponse {
                 task: Some(convert::task(&task)),
@@ -123,7 +136,7 @@ impl TaskService for Tasks {
 
     async fn retry_task(&self, request: Request<v1::RetryTaskRequest>) -> Answer<v1::RetryTaskResponse> {
         let (metadata, _, message) = request.into_parts();
-        self.call("RetryTask", &metadata, async |_| {
+        self.call((Pool::Changes, "RetryTask"), &metadata, async |_| {
             let task = ops::change::retry(&self.app, ops::get::parse_id(&message.id)?).await?;
             Ok(v1::RetryTaskResponse {
                 task: Some(convert::task(&task)),
@@ -139,10 +152,14 @@ impl TaskService for Tasks {
         request: Request<Streaming<v1::SubmitTaskRequest>>,
     ) -> Answer<Self::SubmitTasksStream> {
         let (metadata, _, messages) = request.into_parts();
-        self.call("SubmitTasks", &metadata, async |traceparent| {
-            let place = self.stream_place()?;
-            Ok(submit_all(self.app.clone(), messages, traceparent, place))
-        })
+        self.call(
+            (Pool::Submissions, "SubmitTasks"),
+            &metadata,
+            async |traceparent| {
+                let place = stream_place(&self.app.places.uploads)?;
+                Ok(submit_all(self.app.clone(), messages, traceparent, place))
+            },
+        )
         .await
     }
 
@@ -150,8 +167,8 @@ impl TaskService for Tasks {
 
     async fn watch_task(&self, request: Request<v1::WatchTaskRequest>) -> Answer<Self::WatchTaskStream> {
         let (metadata, _, message) = request.into_parts();
-        self.call("WatchTask", &metadata, async |_| {
-            let place = self.stream_place()?;
+        self.call((Pool::Reads, "WatchTask"), &metadata, async |_| {
+            let place = stream_place(&self.app.places.streams)?;
             let after = Some(message.after.as_str()).filter(|text| !text.is_empty());
             let after = after.map(|text| {
                 Cursor::parse(text).ok_or_else(|| {

@@ -31,7 +31,7 @@ const BLOCK_BYTES: usize = 1_024;
 
 /// Answers with a line for each line.
 pub(crate) fn stream(app: &App, body: Body, traceparent: Option<TraceParent>) -> Result<Response> {
-    let place = Arc::clone(&app.places.streams)
+    let place = Arc::clone(&app.places.uploads)
         .try_acquire_owned()
         .map_err(|_| ApiError::of(Code::Overloaded))?;
     let lines = Lines::new(app.clone(), body, place);

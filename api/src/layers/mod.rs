@@ -1,5 +1,5 @@
 //! What all requests share. From the outside in: request id, trace, metrics, security headers, problems, panics,
-//! and for the API proper the number of requests at once.
+//! and for the API proper the number of requests at once, of each sort.
 
 pub(crate) mod headers;
 pub(crate) mod limit;

@@ -6,12 +6,12 @@ use forebay_store::Changed;
 use crate::{
     App,
     error::{ApiError, Code, FieldError, Result},
-    ops::{ask, get::recorded},
+    ops::{ask, get::recorded, once},
 };
 
 /// Cancels a task. One that runs is marked, and its worker is told at once.
 pub(crate) async fn cancel(app: &App, id: TaskId) -> Result<Task> {
-    let changed = recorded(app, id, async || known(app.store.cancel(id).await)).await?;
+    let changed = recorded(app, id, || once(app, known(app.store.cancel(id)))).await?;
     let task = settle(app, "cancelled", changed)?;
     if task.state == State::Running {
         // Best effort: the worker hears of it with its next heartbeat in any case.
@@ -25,12 +25,15 @@ pub(crate) async fn cancel(app: &App, id: TaskId) -> Result<Task> {
 
 /// Brings a task back that failed, or was cancelled, or expired.
 pub(crate) async fn retry(app: &App, id: TaskId) -> Result<Task> {
-    let changed = recorded(app, id, async || known(app.store.retry(id).await)).await?;
+    let changed = recorded(app, id, || once(app, known(app.store.retry(id)))).await?;
     settle(app, "retried", changed)
 }
 
-fn known(answer: forebay_store::Result<Changed>) -> forebay_store::Result<Option<Changed>> {
-    answer.map(|changed| Some(changed).filter(|changed| *changed != Changed::NotFound))
+async fn known(
+    answer: impl Future<Output = forebay_store::Result<Changed>>,
+) -> forebay_store::Result<Option<Changed>> {
+    let changed = answer.await?;
+    Ok(Some(changed).filter(|changed| *changed != Changed::NotFound))
 }
 
 fn settle(app: &App, doing: &str, changed: Changed) -> Result<Task> {

@@ -155,7 +155,7 @@ impl Follow {
     async fn look(&mut self) -> Option<Step> {
         self.look_at = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(self.app.bounds.follow);
-        let task = ops::read(&self.app, self.app.store.get(self.id)).await.ok()??;
+        let task = ops::once(&self.app, self.app.store.get(self.id)).await.ok()??;
         let cursor = Cursor::of(&task);
         let known = self.last.is_some_and(|last| cursor.is_same_step(&last));
         (!known).then(|| self.step(cursor, Some(Box::new(task))))

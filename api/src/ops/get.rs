@@ -17,7 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// Reads a task.
 pub(crate) async fn get(app: &App, id: TaskId) -> Result<Task> {
-    recorded(app, id, || app.store.get(id)).await
+    recorded(app, id, || read(app, move || app.store.get(id))).await
 }
 
 /// Parses a task's id as a door received it.
@@ -31,9 +31,9 @@ pub(crate) fn parse_id(text: &str) -> Result<TaskId> {
 pub(crate) async fn recorded<T, Q, A>(app: &App, id: TaskId, question: Q) -> Result<T>
 where
     Q: Fn() -> A,
-    A: Future<Output = forebay_store::Result<Option<T>>>,
+    A: Future<Output = Result<Option<T>>>,
 {
-    if let Some(found) = read(app, question()).await? {
+    if let Some(found) = question().await? {
         return Ok(found);
     }
     // Only these versions are ever made here.
@@ -45,7 +45,7 @@ where
     loop {
         // Asked before the store is: if nothing was unrecorded then, the store knows all that was accepted before.
         let unrecorded = ask(app, app.broker.unrecorded()).await?;
-        if let Some(found) = read(app, question()).await? {
+        if let Some(found) = question().await? {
             return Ok(found);
         }
         if unrecorded == 0 {

@@ -49,7 +49,7 @@ pub(crate) async fn list(app: &App, wanted: Wanted) -> Result<Listed> {
     let known = |at: Timestamp| at.max(Timestamp::UNIX_EPOCH);
     filter.created_after = filter.created_after.map(known);
     filter.created_before = filter.created_before.map(known);
-    let found = read(app, app.store.list(&filter, page_size, page)).await?;
+    let found = read(app, || app.store.list(&filter, page_size, page)).await?;
     Ok(Listed {
         tasks: found.tasks,
         next: found.next.map(|next| write_token(next, binding)),

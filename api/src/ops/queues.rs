@@ -135,7 +135,7 @@ pub(crate) async fn collect(app: &App) -> Arc<Counted> {
 
 async fn count(app: &App) -> Arc<Counted> {
     let began = Instant::now();
-    let from_store = read(app, app.store.queues()).await.ok();
+    let from_store = read(app, || app.store.queues()).await.ok();
     let known: Vec<QueueFigures> = match &from_store {
         Some(rows) => rows
             .iter()

@@ -52,7 +52,7 @@ pub(crate) async fn submit(app: &App, asked: Asked, patience: Patience) -> Resul
     let task = accepted(&submission);
     app.recent.about_to_submit(&submission);
     let published = publish(app, submission, patience).await;
-    if let Err(PublishError::Full | PublishError::Conflict) = &published {
+    if let Err(PublishError::Full | PublishError::Conflict | PublishError::Away { .. }) = &published {
         app.recent.not_submitted(&task);
     }
     published?;

@@ -81,10 +81,7 @@ async fn internal() -> Answer {
 }
 
 async fn overloaded() -> Answer {
-    let door = Door::bounded(Bounds {
-        requests: 0,
-        ..quick()
-    });
+    let door = Door::bounded(Bounds { reads: 0, ..quick() });
     door.get("/v1/tasks").await
 }
 

@@ -18,7 +18,7 @@ use forebay_core::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Republished, Result, StoreError, TaskFilter,
+    Rejects, Republished, Result, SetAside, StoreError, TaskFilter,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::broadcast;
@@ -44,11 +44,17 @@ pub(crate) struct Inner {
     pub(crate) lagging: bool,
     pub(crate) store: Mood,
     pub(crate) broker: Mood,
+    /// How often the store was asked, and how many further questions fail as on a broken connection.
+    pub(crate) store_asked: usize,
+    pub(crate) store_fails: usize,
     /// Whether reading a task panics.
     pub(crate) panics: bool,
+    /// How many batches the broker was handed, and how many messages it took.
+    pub(crate) batches: usize,
     pub(crate) published: usize,
     pub(crate) signalled: Vec<Signal>,
     pub(crate) workers: Vec<WorkerInfo>,
+    pub(crate) rejects: Vec<SetAside>,
 }
 
 #[derive(Debug, Clone)]
@@ -126,7 +132,13 @@ impl Fake {
     }
 
     async fn store(&self, doing: &'static str) -> Result<MutexGuard<'_, Inner>> {
-        let mood = self.lock().store;
+        let mood = {
+            let mut inner = self.lock();
+            inner.store_asked += 1;
+            let broken = inner.store_fails > 0;
+            inner.store_fails = inner.store_fails.saturating_sub(1);
+            if broken { Mood::Down } else { inner.store }
+        };
         match mood {
             Mood::Hangs => std::future::pending().await,
             Mood::Up => Ok(self.lock()),
@@ -212,6 +224,7 @@ impl Inner {
 #[async_trait]
 impl Broker for Fake {
     async fn publish(&self, batch: Vec<Message>) -> Vec<std::result::Result<(), PublishError>> {
+        self.lock().batches += 1;
         // A broker that hangs takes what it was sent when it comes to.
         while self.lock().broker == Mood::Hangs {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -333,6 +346,19 @@ impl Read for Fake {
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         Ok(self.store("list workers").await?.workers.clone())
+    }
+
+    async fn rejects(&self, limit: usize, excerpt_bytes: usize) -> Result<Rejects> {
+        let inner = self.store("list what was set aside").await?;
+        let latest = inner.rejects.iter().rev().take(limit).cloned();
+        let cut = |mut reject: SetAside| {
+            reject.excerpt.truncate(excerpt_bytes);
+            reject
+        };
+        Ok(Rejects {
+            count: inner.rejects.len() as u64,
+            latest: latest.map(cut).collect(),
+        })
     }
 }
 

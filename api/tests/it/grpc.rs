@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_api::{error::Code, serve_grpc};
+use forebay_api::{Bounds, error::Code, serve_grpc};
 use forebay_core::State;
 use forebay_proto::v1::{
     self, submit_task_request::When, submit_tasks_response::Result as Outcome,
@@ -10,6 +10,7 @@ use forebay_proto::v1::{
 };
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_stream::StreamExt;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -20,7 +21,10 @@ use tonic_reflection::pb::v1::{
 };
 use tonic_types::StatusExt;
 
-use crate::{door::Door, fake::Mood};
+use crate::{
+    door::{Door, eventually, quick},
+    fake::Mood,
+};
 
 const UNKNOWN: &str = "01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -463,6 +467,71 @@ async fn health_follows_the_drain_and_the_door_closes() {
         .expect("the server ends")
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_read_and_calls_that_submit_do_not_starve_each_other() {
+    let door = Door::bounded(Bounds {
+        submissions: 5,
+        reads: 5,
+        submit: Duration::from_secs(60),
+        read: Duration::from_secs(60),
+        ..quick()
+    });
+    let (channel, _server) = served(&door).await;
+    let mut client = TaskServiceClient::new(channel.clone());
+    let known = client
+        .submit_task(echo())
+        .await
+        .unwrap()
+        .into_inner()
+        .task
+        .unwrap()
+        .id;
+    let known_too = known.clone();
+    let hang = move |submits: bool| {
+        let (mut client, known) = (TaskServiceClient::new(channel.clone()), known_too.clone());
+        async move {
+            let status = if submits {
+                client.submit_task(echo()).await.map(drop)
+            } else {
+                client.get_task(get(&known)).await.map(drop)
+            };
+            code_of(&status.unwrap_err()) == "overloaded"
+        }
+    };
+    // What finds out whether all hang may have had a place itself, so who is refused calls again.
+    let hang_on = |submits| {
+        let hang = hang.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while hang(submits).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }))
+    };
+    let refused = async |submits| {
+        let refused = timeout(Duration::from_millis(100), hang(submits)).await;
+        matches!(refused, Ok(true))
+    };
+
+    door.fake.lock().store = Mood::Hangs;
+    let reads: Vec<_> = (0..5).map(|_| hang_on(false)).collect();
+    eventually("all places for reads are taken", async || refused(false).await).await;
+    for _ in 0..20 {
+        let submitted = timeout(PATIENCE, client.submit_task(echo())).await;
+        submitted.expect("at once").unwrap();
+    }
+    door.fake.lock().store = Mood::Up;
+    drop(reads);
+
+    door.fake.lock().broker = Mood::Hangs;
+    let _submissions: Vec<_> = (0..5).map(|_| hang_on(true)).collect();
+    eventually("all places for submissions are taken", async || {
+        refused(true).await
+    })
+    .await;
+    let read = async || client.clone().get_task(get(&known)).await.is_ok();
+    eventually("reads are answered", read).await;
 }
 
 #[tokio::test]

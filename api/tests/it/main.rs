@@ -6,6 +6,8 @@
 )]
 
 mod batch;
+mod degraded;
+mod degraded_doc;
 mod docs;
 mod door;
 mod errors;
@@ -18,6 +20,7 @@ mod openapi;
 mod overload;
 mod queues;
 mod real;
+mod rejects;
 mod serve;
 mod submit;
 mod tasks;

@@ -11,7 +11,7 @@ use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
 
 use crate::{
-    args::{Common, Get, Ids, List, Plain},
+    args::{Common, Get, Ids, List, Plain, Rejects},
     exit::{Code, Failure, Result},
 };
 use print::{Printer, table};
@@ -135,3 +135,30 @@ pub(crate) async fn workers(args: Plain) -> Result<Code> {
     );
     out.list(&workers, lines, "no workers")
 }
+
+pub(crate) async fn rejects(args: Rejects) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let found = client.rejects(usize::try_from(args.limit).unwrap_or(1)).await?;
+    let now = Timestamp::now();
+    let rows = found.rejects.iter().map(|reject| {
+        vec![
+            show::ago(now, &reject.rejected_at),
+            show::cut(&reject.subject, SUBJECT_SHOWN),
+            reject.bytes.to_string(),
+            show::cut(&reject.reason, show::SHORT),
+            show::cut(&reject.excerpt, show::SHORT),
+        ]
+    });
+    let lines = table(&["REJECTED", "SUBJECT", "BYTES", "REASON", "BODY"], rows);
+    let code = out.list(&found.rejects, lines, "nothing was set aside")?;
+    if !args.common.json && found.count > found.rejects.len() as u64 {
+        out.line(format_args!(
+            "and {} before them",
+            found.count - found.rejects.len() as u64
+        ))?;
+    }
+    Ok(code)
+}
+
+/// How much of a subject a line shows.
+const SUBJECT_SHOWN: usize = 40;

@@ -10,7 +10,7 @@ use crate::exit::Result;
 pub(crate) const COLUMNS: [&str; 7] = ["ID", "STATE", "KIND", "QUEUE", "ATTEMPT", "CREATED", "ERROR"];
 
 /// How much of a payload, a result or an error a line shows.
-const SHORT: usize = 60;
+pub(crate) const SHORT: usize = 60;
 const LONG: usize = 2_000;
 
 /// A task as one line of a list.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+mod degraded;
 mod support;
 
 use std::{fmt::Write, net::TcpListener};
@@ -38,6 +39,7 @@ fn a_task_is_submitted_executed_and_read() {
     let queues = dev.json_until(&["queues"], |queues| !queues.is_empty());
     assert_eq!(queues[0]["name"], "default");
     assert_eq!(dev.json(&["workers"])[0]["slots"], 100);
+    assert_eq!(stdout(&dev.call(&["rejects"])), "nothing was set aside\n");
     let id = listed[0]["id"].as_str().unwrap();
     let text = stdout(&dev.call(&["get", id]));
     assert!(
@@ -260,7 +262,7 @@ fn a_wrong_configuration_is_one_line_for_each_mistake() {
     let output = forebay(folder.path())
         .args(["api", "--http-addr", "here"])
         .env("FOREBAY_HTTP_ADRR", "x")
-        .env("FOREBAY_BROKER_URL", "amqp://u:geheim@h")
+        .env("FOREBAY_BROKER_URL", "kafka://u:geheim@h")
         .ended();
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
@@ -268,7 +270,7 @@ fn a_wrong_configuration_is_one_line_for_each_mistake() {
     for part in [
         "FOREBAY_HTTP_ADRR",
         "did you mean FOREBAY_HTTP_ADDR?",
-        "not supported by this version",
+        "must be nats://HOST:4222, tls://HOST:4222, amqp://HOST:5672/VHOST",
         "--http-addr",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");

@@ -1,21 +1,25 @@
-//! The real-input example on NATS and PostgreSQL, while everything is killed, one after the other.
+//! The real-input example on each broker and PostgreSQL, while everything is killed, one after the other.
 
 use std::{
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use forebay_testkit::wait;
+use forebay_testkit::{broker::BrokerKind, wait};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use crate::stack::{PATIENCE, Stack, User, example};
+use crate::stack::{PATIENCE, Stack, User, example, on_every_broker};
 
 /// How many files are worked through: enough that every fault strikes in the middle of it.
 const FILES: usize = 360;
 
 /// The wait of a submitter between two tasks.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(60);
+
+on_every_broker! {
+    every_accepted_task_succeeds_exactly_once_whatever_is_killed
+}
 
 /// The first `FILES` tasks that the example makes of /usr/share/doc.
 fn tasks() -> Vec<Value> {
@@ -74,9 +78,8 @@ async fn progress(accepted: &AtomicUsize, count: usize) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_accepted_task_succeeds_exactly_once_whatever_is_killed() {
-    let mut stack = Stack::start().await;
+async fn every_accepted_task_succeeds_exactly_once_whatever_is_killed(kind: BrokerKind) {
+    let mut stack = Stack::on(kind).await;
     let mut api = stack.api().await;
     let config = example().join("forebay.toml");
     let args = [
@@ -100,8 +103,8 @@ async fn every_accepted_task_succeeds_exactly_once_whatever_is_killed() {
         api.kill();
         api.start_again();
         progress(&accepted, 3 * step).await;
-        stack.nats.kill().unwrap();
-        stack.nats.restart().await.unwrap();
+        stack.broker.kill().unwrap();
+        stack.broker.restart().await.unwrap();
         progress(&accepted, 4 * step).await;
         stack.postgres.kill().unwrap();
         progress(&accepted, 5 * step).await;

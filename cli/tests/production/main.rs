@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod degraded;
 mod faults;
+mod poison;
 mod promises;
+mod rejects;
 mod stack;
+mod zombies;

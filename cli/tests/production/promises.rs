@@ -2,14 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_testkit::wait;
+use forebay_testkit::{broker::BrokerKind, wait};
 use serde_json::json;
 
-use crate::stack::{PATIENCE, Stack, User};
+use crate::stack::{PATIENCE, Stack, User, on_every_broker};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_read_after_the_202_never_says_404_on_any_replica() {
-    let stack = Stack::start().await;
+on_every_broker! {
+    a_read_after_the_202_never_says_404_on_any_replica
+    without_postgres_submissions_are_accepted_and_finish_when_it_is_back
+    without_the_broker_submissions_are_refused_within_two_seconds_and_reads_go_on
+    a_wiped_broker_loses_nothing_that_was_recorded
+    a_drained_worker_hands_its_task_back_at_no_cost
+}
+
+async fn a_read_after_the_202_never_says_404_on_any_replica(kind: BrokerKind) {
+    let stack = Stack::on(kind).await;
     let (one, other) = (stack.api().await, stack.api().await);
     let _worker = stack.worker(&["--builtin-handlers"]).await;
     let client = reqwest::Client::new();
@@ -43,9 +50,8 @@ async fn a_read_after_the_202_never_says_404_on_any_replica() {
     assert_eq!(unknown.send().await.unwrap().status(), 404);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_postgres_submissions_are_accepted_and_finish_when_it_is_back() {
-    let mut stack = Stack::start().await;
+async fn without_postgres_submissions_are_accepted_and_finish_when_it_is_back(kind: BrokerKind) {
+    let mut stack = Stack::on(kind).await;
     let user = User::default();
     let api = stack.api().await;
     let _worker = stack.worker(&["--builtin-handlers"]).await;
@@ -86,9 +92,8 @@ async fn without_postgres_submissions_are_accepted_and_finish_when_it_is_back() 
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_nats_submissions_are_refused_within_two_seconds_and_reads_go_on() {
-    let mut stack = Stack::start().await;
+async fn without_the_broker_submissions_are_refused_within_two_seconds_and_reads_go_on(kind: BrokerKind) {
+    let mut stack = Stack::on(kind).await;
     let user = User::default();
     let api = stack.api().await;
     let _worker = stack.worker(&["--builtin-handlers"]).await;
@@ -97,7 +102,7 @@ async fn without_nats_submissions_are_refused_within_two_seconds_and_reads_go_on
         .await
         .unwrap();
     user.finished(&api.http, &known).await;
-    stack.nats.kill().unwrap();
+    stack.broker.kill().unwrap();
     let client = reqwest::Client::new();
     for _ in 0..3 {
         let began = Instant::now();
@@ -118,9 +123,9 @@ async fn without_nats_submissions_are_refused_within_two_seconds_and_reads_go_on
     }
     assert!(
         user.get(&api.http, &known).await.is_some(),
-        "reads must go on without NATS"
+        "reads must go on without the broker"
     );
-    stack.nats.restart().await.unwrap();
+    stack.broker.restart().await.unwrap();
     let id = wait::until("a submission to be accepted again", PATIENCE, || async {
         user.submit(&api.http, &json!({"kind": "echo"}), None).await
     })
@@ -128,9 +133,8 @@ async fn without_nats_submissions_are_refused_within_two_seconds_and_reads_go_on
     assert_eq!(user.finished(&api.http, &id).await["state"], "succeeded");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_broker_loses_nothing_that_was_recorded() {
-    let mut stack = Stack::start().await;
+async fn a_wiped_broker_loses_nothing_that_was_recorded(kind: BrokerKind) {
+    let mut stack = Stack::on(kind).await;
     let user = User::default();
     let api = stack.api().await;
     let recorder = stack.worker(&["--roles", "recorder"]).await;
@@ -142,18 +146,17 @@ async fn a_wiped_broker_loses_nothing_that_was_recorded() {
     let last = ids.last().unwrap();
     assert!(user.get(&api.http, last).await.is_some());
     drop(recorder);
-    stack.nats.kill().unwrap();
-    stack.nats.wipe().unwrap();
-    stack.nats.restart().await.unwrap();
+    stack.broker.kill().unwrap();
+    stack.broker.wipe().unwrap();
+    stack.broker.restart().await.unwrap();
     let _worker = stack.worker(&["--builtin-handlers"]).await;
     for id in &ids {
         assert_eq!(user.finished(&api.http, id).await["state"], "succeeded");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drained_worker_hands_its_task_back_at_no_cost() {
-    let stack = Stack::start().await;
+async fn a_drained_worker_hands_its_task_back_at_no_cost(kind: BrokerKind) {
+    let stack = Stack::on(kind).await;
     let user = User::default();
     let api = stack.api().await;
     let mut worker = stack

@@ -1,13 +1,19 @@
-//! NATS, PostgreSQL, and Forebay's processes, all of which a test may kill and start again.
+//! A broker, PostgreSQL, and Forebay's processes, all of which a test may kill and start again.
 
 use std::{
+    io::{BufRead, BufReader},
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use forebay_testkit::{nats::Nats, postgres::Postgres, wait};
+use forebay_testkit::{
+    broker::{BrokerKind, BrokerServer},
+    postgres::Postgres,
+    wait,
+};
 use serde_json::Value;
 
 /// How long anything may take that the tests wait for.
@@ -18,6 +24,7 @@ pub(crate) struct Forebay {
     args: Vec<String>,
     env: Vec<(String, String)>,
     child: Child,
+    logged: Arc<Mutex<String>>,
     pub(crate) http: String,
     admin: String,
 }
@@ -29,7 +36,8 @@ impl Drop for Forebay {
 }
 
 impl Forebay {
-    async fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+    /// Starts it, without waiting for it.
+    fn begin(args: &[&str], env: &[(&str, &str)]) -> Self {
         let ports: Vec<TcpListener> = (0..3)
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
             .collect();
@@ -45,16 +53,16 @@ impl Forebay {
             env.push(("FOREBAY_GRPC_ADDR".into(), grpc));
         }
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let child = spawn(&args, &env);
-        let forebay = Self {
+        let logged = Arc::default();
+        let child = spawn(&args, &env, &logged);
+        Self {
             args,
             env,
             child,
+            logged,
             http: format!("http://{http}"),
             admin: format!("http://{admin}"),
-        };
-        forebay.wait_until_ready().await;
-        forebay
+        }
     }
 
     /// `kill -9`.
@@ -85,7 +93,33 @@ impl Forebay {
 
     /// Starts it again with the same settings and ports, without waiting for it.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(&self.args, &self.env);
+        self.child = spawn(&self.args, &self.env, &self.logged);
+    }
+
+    /// Whether it has ended by itself, or was killed by somebody else.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Sends a signal to it, and not to its children.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn logged(&self) -> String {
+        self.logged.lock().unwrap().clone()
+    }
+
+    /// The value of a metric without labels; 0 where it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let page = reqwest::get(format!("{}/metrics", self.admin)).await;
+        let text = page.unwrap().text().await.unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
     }
 
     pub(crate) async fn wait_until_ready(&self) {
@@ -101,27 +135,58 @@ impl Forebay {
     }
 }
 
-fn spawn(args: &[String], env: &[(String, String)]) -> Child {
+fn spawn(args: &[String], env: &[(String, String)], logged: &Arc<Mutex<String>>) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command
         .args(args)
         .env("FOREBAY_LOG", "warn")
         .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    command.envs(env.iter().cloned()).spawn().unwrap()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.envs(env.iter().cloned()).spawn().unwrap();
+    let (log, logged) = (child.stderr.take().unwrap(), Arc::clone(logged));
+    // Shown as it comes, and kept. It ends with the process.
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            let mut logged = logged.lock().unwrap();
+            logged.push_str(&line);
+            logged.push('\n');
+        }
+    });
+    child
 }
+
+/// Makes two tests of each of these functions, one on NATS and one on RabbitMQ.
+macro_rules! on_every_broker {
+    ($($case:ident)*) => {
+        mod nats {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(forebay_testkit::broker::BrokerKind::Nats).await;
+            })*
+        }
+        mod rabbitmq {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(forebay_testkit::broker::BrokerKind::RabbitMq).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_every_broker;
 
 /// The servers, with nothing of Forebay started yet.
 pub(crate) struct Stack {
     pub(crate) postgres: Postgres,
-    pub(crate) nats: Nats,
+    pub(crate) broker: BrokerServer,
 }
 
 impl Stack {
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn on(kind: BrokerKind) -> Self {
         let postgres = Postgres::start().await.unwrap();
-        let nats = Nats::start().await.unwrap();
-        let stack = Self { postgres, nats };
+        let broker = BrokerServer::start(kind).await.unwrap();
+        let stack = Self { postgres, broker };
         let migrated = Command::new(env!("CARGO_BIN_EXE_forebay"))
             .arg("migrate")
             .env("FOREBAY_DATABASE_URL", stack.postgres.url())
@@ -144,16 +209,27 @@ impl Stack {
         self.forebay(&args).await
     }
 
-    async fn forebay(&self, args: &[&str]) -> Forebay {
-        let (database, broker) = (self.postgres.url(), self.nats.url());
-        Forebay::start(
+    /// A worker that may not live long enough to become ready.
+    pub(crate) fn worker_without_waiting(&self, args: &[&str]) -> Forebay {
+        let args: Vec<&str> = ["worker"].iter().chain(args).copied().collect();
+        self.begin(&args)
+    }
+
+    pub(crate) async fn forebay(&self, args: &[&str]) -> Forebay {
+        let forebay = self.begin(args);
+        forebay.wait_until_ready().await;
+        forebay
+    }
+
+    fn begin(&self, args: &[&str]) -> Forebay {
+        let (database, broker) = (self.postgres.url(), self.broker.url());
+        Forebay::begin(
             args,
             &[
                 ("FOREBAY_DATABASE_URL", &database),
                 ("FOREBAY_BROKER_URL", &broker),
             ],
         )
-        .await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known of a lane beside what the store has: which deliveries are under way.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,6 +14,11 @@ use tokio::{
 
 /// After this time a delivery that was neither acknowledged nor handed back is delivered again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
+/// For so long a task that was left to the store is not delivered, so that others are seen. Elsewhere a dispatcher
+/// publishes it again after about that time.
+const LEFT: Duration = Duration::from_secs(5);
+/// How many such tasks are remembered; of more, the rest comes again at once.
+const LEFT_MAX: usize = 10_000;
 
 /// One delivery: a task, and how often it had been started. Its next start is another delivery.
 pub(crate) type Key = (TaskId, u32);
@@ -34,6 +39,18 @@ struct Inner {
     next_read: u64,
     /// What was acknowledged, and the number of the first read that began after.
     acknowledged: HashMap<Key, u64>,
+    /// What was left to the store, until when it is passed over; the oldest first, since all are left for as long.
+    left: HashMap<Key, Instant>,
+    left_in_order: VecDeque<(Instant, Key)>,
+}
+
+impl Inner {
+    /// Forgets what was left to the store long enough ago.
+    fn recall(&mut self, now: Instant) {
+        while let Some((_, key)) = self.left_in_order.pop_front_if(|(until, _)| *until <= now) {
+            self.left.remove(&key);
+        }
+    }
 }
 
 /// A lane's deliveries, and the bell of its readers.
@@ -100,6 +117,24 @@ impl LaneState {
         }
     }
 
+    /// These are for nobody, for a while.
+    pub(crate) fn leave(&self, keys: impl Iterator<Item = Key>) {
+        let mut inner = self.inner();
+        let until = Instant::now() + LEFT;
+        for key in keys {
+            inner.in_flight.remove(&key);
+            if inner.left.len() < LEFT_MAX && inner.left.insert(key, until).is_none() {
+                inner.left_in_order.push_back((until, key));
+            }
+        }
+    }
+
+    /// How many of the lane's queued tasks are not to be delivered now.
+    pub(crate) fn passed_over(&self) -> usize {
+        let inner = self.inner();
+        inner.in_flight.len() + inner.left.len()
+    }
+
     /// These are free for others.
     pub(crate) fn release(&self, keys: &HashSet<Key>) {
         self.inner().in_flight.retain(|key, _| !keys.contains(key));
@@ -134,12 +169,13 @@ impl Read<'_> {
         let now = Instant::now();
         let mut assigned = Vec::new();
         inner.in_flight.retain(|_, held| now - held.since < ACK_WAIT);
+        inner.recall(now);
         for (task, since) in rows {
             if assigned.len() == max {
                 break;
             }
             let key = (task.id, task.fence);
-            let held = inner.in_flight.contains_key(&key);
+            let held = inner.in_flight.contains_key(&key) || inner.left.contains_key(&key);
             let done = inner
                 .acknowledged
                 .get(&key)
@@ -179,6 +215,7 @@ mod tests {
             kind: "echo".parse().unwrap(),
             lane: "default.default".parse().unwrap(),
             fence: 0,
+            lost: 0,
         };
         (task, Timestamp::UNIX_EPOCH)
     }
@@ -217,6 +254,18 @@ mod tests {
         assert_eq!(lane.begin_read().assign(vec![row(1), row(2)], 5, 2), [row(2)]);
         lane.release_all_of(1);
         assert_eq!(lane.begin_read().assign(vec![row(1), row(2)], 5, 3), [row(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_to_the_store_lets_others_pass() {
+        let lane = LaneState::default();
+        assert_eq!(lane.begin_read().assign(vec![row(1), row(2)], 1, 1), [row(1)]);
+        lane.leave([key(1)].into_iter());
+        assert_eq!((lane.in_flight(), lane.passed_over()), (0, 1));
+        assert_eq!(lane.begin_read().assign(vec![row(1), row(2)], 9, 1), [row(2)]);
+        tokio::time::advance(LEFT).await;
+        assert_eq!(lane.begin_read().assign(vec![row(1), row(2)], 9, 1), [row(1)]);
+        assert_eq!(lane.passed_over(), 2);
     }
 
     #[tokio::test(start_paused = true)]

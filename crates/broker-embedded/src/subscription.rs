@@ -96,8 +96,8 @@ impl LaneConsumer {
     async fn look(&self, max: usize) -> Result<Vec<Delivery>> {
         let state = &self.held.state;
         let read = state.begin_read();
-        // What is under way is still queued, and in front.
-        let limit = max.saturating_add(usize::try_from(state.in_flight()).unwrap_or(usize::MAX));
+        // What is under way is still queued, and in front; so is what was left to the store for now.
+        let limit = max.saturating_add(state.passed_over());
         let rows = self.store.waiting(&self.lane, limit).await;
         let rows = rows.map_err(|error| BrokerError::new("deliver", error))?;
         Ok(read
@@ -129,6 +129,11 @@ fn key(token: &Token) -> Option<Key> {
 impl Acknowledge for Held {
     async fn ack(&self, tokens: Vec<Token>) -> Result<()> {
         self.state.acknowledge(tokens.iter().filter_map(key));
+        Ok(())
+    }
+
+    async fn leave(&self, tokens: Vec<Token>) -> Result<()> {
+        self.state.leave(tokens.iter().filter_map(key));
         Ok(())
     }
 

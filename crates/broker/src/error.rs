@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// What a broker method returns.
@@ -30,6 +32,14 @@ pub enum PublishError {
     /// The broker did not confirm it in time, or can't be reached. It may have been taken.
     #[error("the broker did not confirm the message: {0}")]
     Unavailable(String),
+    /// The broker has not answered for a while, and was not asked. It was not taken.
+    #[error("the broker was not asked: {why}")]
+    Away {
+        /// Since when it does not answer.
+        why: String,
+        /// When it is asked again.
+        retry_in: Duration,
+    },
     /// The broker, or the line in front of it, is full. It was not taken.
     #[error("the broker is full")]
     Full,

@@ -2,7 +2,7 @@
 //!
 //! A durable publish costs a sync of the broker's disk, and a batch costs no more syncs than one message. So
 //! whatever arrives while a batch is on its way makes up the next one. A lone submission waits for nobody: with no
-//! batch under way it is published at once.
+//! batch under way it is published at once. What its caller has stopped waiting for is not published at all.
 
 use std::sync::Arc;
 
@@ -30,6 +30,14 @@ type Reply = oneshot::Sender<Result<(), PublishError>>;
 struct Waiting {
     task: Submission,
     reply: Reply,
+}
+
+impl Waiting {
+    /// Whether its caller waits no longer: nobody was promised anything then, and the broker's time is better spent on
+    /// those who still wait.
+    fn is_given_up(&self) -> bool {
+        self.reply.is_closed()
+    }
 }
 
 /// Hands submissions to the group. Cheap to clone.
@@ -110,6 +118,8 @@ impl GroupCommit {
         let mut open = true;
         loop {
             self.fill(&mut batch);
+            // Those at the front have waited longest.
+            batch.retain(|waiting| !waiting.is_given_up());
             if !batch.is_empty() && self.may_publish(batch.len()) {
                 let full = std::mem::take(&mut batch);
                 self.in_flight.push(publish(Arc::clone(&self.broker), full));
@@ -143,6 +153,9 @@ impl GroupCommit {
             let Some(next) = self.carried.take().or_else(|| self.line.try_recv().ok()) else {
                 return;
             };
+            if next.is_given_up() {
+                continue;
+            }
             bytes += next.task.payload.as_bytes().len();
             if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
                 self.carried = Some(next);

@@ -120,6 +120,12 @@ pub trait Acknowledge: Send + Sync {
     /// These are done. Losing this only means that they are delivered again.
     async fn ack(&self, tokens: Vec<Token>) -> Result<()>;
 
+    /// These are left to the store: the broker forgets them, and the dispatcher publishes them again later. A broker
+    /// whose log is the store must not hand them out again at once.
+    async fn leave(&self, tokens: Vec<Token>) -> Result<()> {
+        self.ack(tokens).await
+    }
+
     /// These are not done: hand them out again, at once, to anyone.
     async fn hand_back(&self, tokens: Vec<Token>) -> Result<()>;
 }

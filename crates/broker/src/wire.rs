@@ -146,6 +146,7 @@ fn ready_to_wire(task: &Ready) -> wire::Ready {
         queue: task.lane.queue.to_string(),
         priority: task.lane.priority.to_string(),
         fence: task.fence,
+        lost: task.lost,
     }
 }
 
@@ -155,6 +156,7 @@ fn ready_from_wire(task: &wire::Ready) -> Result<Ready, DecodeError> {
         kind: parse_kind(&task.kind)?,
         lane: lane_from_wire(&task.queue, &task.priority)?,
         fence: task.fence,
+        lost: task.lost,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong, in words for the person who called.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
@@ -41,6 +41,15 @@ impl Error {
             Self::Unreachable { .. } => true,
             Self::Refused(problem) => problem.status == 503,
             Self::Unexpected { .. } => false,
+        }
+    }
+
+    /// How long to wait before trying again, where the server says so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(problem) => problem.retry_after_seconds.map(Duration::from_secs),
+            Self::Unreachable { .. } | Self::Unexpected { .. } => None,
         }
     }
 
@@ -92,6 +101,9 @@ pub struct Problem {
     /// The trace, for the server's operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// How long the server asks to wait before trying again.
+    #[serde(skip)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// One field at fault.

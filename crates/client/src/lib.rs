@@ -7,9 +7,10 @@ mod lines;
 mod list;
 mod model;
 mod request;
+mod retry;
 
 pub use error::{Error, FieldError, Problem, Result};
 pub use events::{EventFilter, Heard};
 pub use list::TaskFilter;
-pub use model::{AttemptError, Event, ItemResult, NewTask, Queue, Task, Worker};
+pub use model::{AttemptError, Event, ItemResult, NewTask, Queue, Reject, Rejects, Task, Worker};
 pub use request::{Client, SubmitOptions};

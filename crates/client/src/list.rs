@@ -97,5 +97,5 @@ async fn one_page(client: &Client, filter: &TaskFilter, token: Option<&str>) -> 
             url.query_pairs_mut().append_pair(name, value);
         }
     }
-    client.json(client.at(Method::GET, url)).await
+    client.json_again(client.at(Method::GET, url)).await
 }

@@ -139,6 +139,26 @@ pub struct Worker {
     pub heartbeat_at: String,
 }
 
+/// Messages that were set aside because nobody could decode them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Rejects {
+    pub count: u64,
+    pub rejects: Vec<Reject>,
+}
+
+/// A message that was set aside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Reject {
+    pub subject: String,
+    pub reason: String,
+    pub rejected_at: String,
+    pub bytes: u64,
+    pub excerpt: String,
+    pub encoding: String,
+}
+
 /// A task changed its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the members are described in the API's document")]

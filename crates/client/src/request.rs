@@ -1,6 +1,6 @@
 //! Single requests.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::Stream;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -9,11 +9,12 @@ use tokio::{
     io::AsyncRead,
     time::{Instant, sleep},
 };
+use tower::retry::budget::TpsBudget;
 use url::Url;
 
 use crate::{
-    Error, EventFilter, Heard, ItemResult, NewTask, Problem, Queue, Result, Task, TaskFilter, Worker,
-    error::shown, events, lines, list,
+    Error, EventFilter, Heard, ItemResult, NewTask, Problem, Queue, Rejects, Result, Task, TaskFilter,
+    Worker, error::shown, events, lines, list, retry,
 };
 
 /// How long a connection may take.
@@ -33,6 +34,7 @@ const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    retries: Arc<TpsBudget>,
 }
 
 /// How to submit.
@@ -59,10 +61,13 @@ impl Client {
             .user_agent(concat!("forebay/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::unreachable(&error, &base))?;
-        Ok(Self { http, base })
+        let retries = Arc::new(retry::budget());
+        Ok(Self { http, base, retries })
     }
 
-    /// Submits a task. It is durable once this returns. With `wait`, the task may have ended already.
+    /// Submits a task. It is durable once this returns. With `wait`, the task may have ended already. With an
+    /// idempotency key, it is tried a few times where the server can't be reached or has no room; without one it is
+    /// sent once, since it may be accepted although the answer is lost.
     ///
     /// # Errors
     /// Where the server refused it or can't be reached.
@@ -78,7 +83,10 @@ impl Client {
         if wait > Duration::ZERO {
             request = request.header("Prefer", format!("wait={}", wait.as_secs().max(1)));
         }
-        self.json(request).await
+        match options.idempotency_key {
+            Some(_) => self.json_again(request).await,
+            None => self.json(request).await,
+        }
     }
 
     /// Submits one task for each line that `lines` has, and returns what becomes of each as it is known. Reads no
@@ -100,7 +108,8 @@ impl Client {
         Ok(lines::json_lines(answer, self.base.clone()))
     }
 
-    /// Reads a task. Waits a little where it is accepted but not recorded yet.
+    /// Reads a task. Waits a little where it is accepted but not recorded yet, and tries a few times where the server
+    /// can't be reached.
     ///
     /// # Errors
     /// Where there is none of this id, or the server can't be reached.
@@ -108,7 +117,7 @@ impl Client {
         let give_up = Instant::now() + RECORDED_WITHIN;
         loop {
             let request = self.request(Method::GET, &["tasks", id]).timeout(ANSWER_TIMEOUT);
-            match self.json(request).await {
+            match self.json_again(request).await {
                 Err(Error::Refused(problem))
                     if problem.code == "not_yet_recorded" && Instant::now() < give_up =>
                 {
@@ -137,7 +146,8 @@ impl Client {
         }
     }
 
-    /// All tasks that `filter` lets through, newest first; further pages are fetched as they are needed.
+    /// All tasks that `filter` lets through, newest first; further pages are fetched as they are needed, and each a few
+    /// times where the server can't be reached.
     pub fn list(&self, filter: TaskFilter) -> impl Stream<Item = Result<Task>> + Send + 'static {
         list::all_pages(self.clone(), filter)
     }
@@ -188,6 +198,16 @@ impl Client {
         Ok(list.workers)
     }
 
+    /// The latest messages that were set aside, up to `limit`.
+    ///
+    /// # Errors
+    /// Where the server can't be reached, or refuses the limit.
+    pub async fn rejects(&self, limit: usize) -> Result<Rejects> {
+        let mut url = self.path(&["rejects"]);
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        self.json(self.at(Method::GET, url).timeout(ANSWER_TIMEOUT)).await
+    }
+
     /// What happens from now on: a connection that is lost is made again, and goes on where it was. Never ends,
     /// unless one task is listened to: its present state comes first then, and its final one last.
     ///
@@ -223,6 +243,22 @@ impl Client {
         url
     }
 
+    /// As [`Self::json`], and again where the server can't be reached or can't serve now. Only for requests that have
+    /// the same effect twice as once.
+    pub(crate) async fn json_again<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        retry::again(&self.retries, || async {
+            match request.try_clone() {
+                Some(request) => self.json(request).await,
+                // Only a body that is a stream can't be repeated.
+                None => Err(Error::Unexpected {
+                    url: shown(&self.base),
+                    answer: "nothing, since the request could not be repeated".to_owned(),
+                }),
+            }
+        })
+        .await
+    }
+
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let answer = self.answer(request).await?;
         let body = self.reached(answer.bytes()).await?;
@@ -243,6 +279,8 @@ impl Client {
     }
 
     async fn refusal(&self, status: StatusCode, mut answer: Response) -> Error {
+        let retry_after = answer.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|seconds| seconds.to_str().ok()?.trim().parse().ok());
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = answer.chunk().await {
             body.extend_from_slice(&chunk);
@@ -251,7 +289,10 @@ impl Client {
             }
         }
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Error::Refused(Box::new(problem)),
+            Ok(problem) => Error::Refused(Box::new(Problem {
+                retry_after_seconds: retry_after,
+                ..problem
+            })),
             // What stands in front of a server answers in its own words.
             Err(_) if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::BAD_GATEWAY => {
                 Error::Unreachable {

@@ -272,3 +272,57 @@ async fn the_stream_of_one_task_ends_with_it() {
         assert_eq!(heard.len(), count, "{heard:?}");
     }
 }
+
+/// Refuses the first requests, then answers with a task, and counts.
+fn refusing(times: usize, retry_after: &'static str) -> (Router, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let answer = move || async move {
+        if counted.fetch_add(1, Ordering::Relaxed) < times {
+            let mut refusal = problem(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable");
+            if !retry_after.is_empty() {
+                let value = retry_after.parse().unwrap();
+                refusal.headers_mut().insert(header::RETRY_AFTER, value);
+            }
+            return refusal;
+        }
+        (StatusCode::ACCEPTED, Json(task("a", "queued"))).into_response()
+    };
+    let routes = Router::new()
+        .route("/v1/tasks", post(answer.clone()))
+        .route("/v1/tasks/{id}", get(answer));
+    (routes, count)
+}
+
+#[tokio::test]
+async fn a_submission_is_tried_again_under_its_key_and_never_without_one() {
+    let (routes, count) = refusing(2, "");
+    let client = serve(routes).await;
+    let new = NewTask {
+        kind: "echo".into(),
+        ..NewTask::default()
+    };
+    let plain = client.submit(&new, &SubmitOptions::default()).await.unwrap_err();
+    assert!(plain.is_unavailable(), "{plain}");
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    let keyed = SubmitOptions {
+        idempotency_key: Some("k".into()),
+        ..SubmitOptions::default()
+    };
+    assert_eq!(client.submit(&new, &keyed).await.unwrap().id, "a");
+    assert_eq!(count.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_read_is_tried_again_when_the_server_says_and_not_for_ever() {
+    let (routes, count) = refusing(1, "1");
+    let client = serve(routes).await;
+    let began = std::time::Instant::now();
+    assert_eq!(client.get("a").await.unwrap().id, "a");
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(count.load(Ordering::Relaxed), 2);
+    let (routes, count) = refusing(usize::MAX, "");
+    let error = serve(routes).await.get("a").await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert_eq!(count.load(Ordering::Relaxed), 4);
+}

@@ -115,6 +115,8 @@ pub struct Ready {
     pub lane: Lane,
     /// How often it had been started when it became ready; a claim must still find this number.
     pub fence: u32,
+    /// How many workers had died while they ran it.
+    pub lost: u32,
 }
 
 /// A worker as the store knows it.

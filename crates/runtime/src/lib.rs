@@ -2,7 +2,10 @@
 //! wiring of the backends. The only place that knows which broker and which store there are.
 
 pub mod admin;
+pub mod circuit;
 pub mod config;
+pub mod guard;
+pub mod guarded;
 pub mod health;
 pub mod listen;
 pub mod metered;

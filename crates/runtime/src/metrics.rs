@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::circuit::State;
+
 mod process;
 
 /// How many values a label may take that comes from users.
@@ -40,6 +42,11 @@ struct KindLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
     operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DependencyLabels {
+    dependency: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +91,7 @@ pub struct Metrics {
     publish_batch_size: Histogram,
     persist_duration: Family<OperationLabels, Histogram, fn() -> Histogram>,
     slots: Family<StateLabels, Gauge>,
+    circuit: Family<DependencyLabels, Gauge>,
     fenced_writes: Counter,
     undecodable: Counter,
     http: Family<HttpLabels, Histogram, fn() -> Histogram>,
@@ -132,6 +140,7 @@ impl Metrics {
             ]),
             persist_duration: Family::new_with_constructor(quick),
             slots: Family::default(),
+            circuit: Family::default(),
             fenced_writes: Counter::default(),
             undecodable: Counter::default(),
             http: Family::new_with_constructor(quick),
@@ -195,6 +204,11 @@ impl Metrics {
             "forebay_worker_slots",
             "Slots of this worker, by state",
             self.slots.clone(),
+        );
+        registry.register(
+            "forebay_circuit_state",
+            "Whether calls to a dependency go through: 0 closed, 1 half-open (being probed), 2 open",
+            self.circuit.clone(),
         );
         registry.register(
             "forebay_fenced_writes",
@@ -299,6 +313,13 @@ impl Metrics {
         };
         set("busy", busy);
         set("free", free);
+    }
+
+    /// Where the circuit of a dependency stands.
+    pub fn circuit(&self, dependency: &'static str, state: State) {
+        self.circuit
+            .get_or_create(&DependencyLabels { dependency })
+            .set(state.number());
     }
 
     /// An outcome was refused because its attempt was not the current one.

@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use forebay_broker::Broker;
 use forebay_broker_embedded::EmbeddedBroker;
 use forebay_broker_nats::{NatsBroker, NatsOptions};
+use forebay_broker_rabbitmq::{RabbitMqBroker, RabbitMqOptions};
 use forebay_store::Store;
 use forebay_store_postgres::{PostgresOptions, PostgresStore};
 use forebay_store_sqlite::SqliteStore;
@@ -19,18 +20,35 @@ use crate::{
         args::{BrokerArgs, DatabaseArgs},
         values::{BrokerUrl, DatabaseUrl},
     },
+    guarded::{GuardedBroker, GuardedStore},
     metered::Metered,
     metrics::Metrics,
 };
 
 /// The two dependencies of every server process.
 pub struct Backends {
-    /// Where tasks are stored.
+    /// Where tasks are stored. Behind a circuit.
     pub store: Arc<dyn Store>,
-    /// Where ready tasks wait. Its publishes are measured.
+    /// Where ready tasks wait. Behind a circuit; its publishes are measured.
     pub broker: Arc<dyn Broker>,
     /// Holds the SQLite file for this process.
     _lock: Option<File>,
+}
+
+impl Backends {
+    fn guarded(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        metrics: &Arc<Metrics>,
+        lock: Option<File>,
+    ) -> Self {
+        let broker = Arc::new(Metered::new(broker, Arc::clone(metrics)));
+        Self {
+            store: Arc::new(GuardedStore::new(store, Arc::clone(metrics))),
+            broker: Arc::new(GuardedBroker::new(broker, Arc::clone(metrics))),
+            _lock: lock,
+        }
+    }
 }
 
 impl std::fmt::Debug for Backends {
@@ -48,20 +66,17 @@ pub async fn backends(
     broker: &BrokerArgs,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Backends> {
-    let (BrokerUrl::Nats(_), DatabaseUrl::Postgres(_)) = (&broker.broker_url, &database.database_url) else {
+    let shared_store = matches!(database.database_url, DatabaseUrl::Postgres(_));
+    if !shared_store || matches!(broker.broker_url, BrokerUrl::Embedded) {
         bail!(
             "SQLite and the embedded broker serve one process alone: `forebay dev` is that process; several need \
-             postgres:// and nats:// URLs"
+             a postgres:// URL, and a nats:// or amqp:// URL"
         );
-    };
+    }
     let store = store(database).await?;
     store.check().await.context("the database cannot be used")?;
     let broker = shared_broker(broker).await?;
-    Ok(Backends {
-        store,
-        broker: Arc::new(Metered::new(broker, Arc::clone(metrics))),
-        _lock: None,
-    })
+    Ok(Backends::guarded(store, broker, metrics, None))
 }
 
 /// Opens a SQLite file with the embedded broker, for this process alone. Makes both the file and its schema.
@@ -75,11 +90,7 @@ pub async fn embedded(path: &Path, metrics: &Arc<Metrics>) -> anyhow::Result<Bac
         .await
         .with_context(|| format!("migrate {}", path.display()))?;
     let broker = Arc::new(EmbeddedBroker::new(Arc::clone(&sqlite) as _));
-    Ok(Backends {
-        store: sqlite,
-        broker: Arc::new(Metered::new(broker, Arc::clone(metrics))),
-        _lock: Some(lock),
-    })
+    Ok(Backends::guarded(sqlite, broker, metrics, Some(lock)))
 }
 
 /// Opens the store alone, with whatever schema it has.
@@ -110,6 +121,14 @@ async fn shared_broker(broker: &BrokerArgs) -> anyhow::Result<Arc<dyn Broker>> {
             let nats = NatsBroker::connect(&options).await;
             Ok(Arc::new(
                 nats.with_context(|| format!("cannot use the broker {url}"))?,
+            ))
+        }
+        BrokerUrl::RabbitMq(url) => {
+            let mut options = RabbitMqOptions::new(url.expose());
+            options.queue_bytes_max = broker.rabbitmq_queue_max_bytes.0;
+            let rabbitmq = RabbitMqBroker::connect(&options).await;
+            Ok(Arc::new(
+                rabbitmq.with_context(|| format!("cannot use the broker {url}"))?,
             ))
         }
         BrokerUrl::Embedded => Err(anyhow!("the embedded broker is part of a SQLite store")),

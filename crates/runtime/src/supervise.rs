@@ -5,8 +5,9 @@ use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, warn};
 
-/// The longest wait before something is started again.
-const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The longest wait before something is started again. Attempts are cheap: circuits refuse them at once while what
+/// they need is away, so that a short wait only means that its return is soon noticed.
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Runs `start` again and again until it returns `Ok` or `stop` is cancelled: for loops that depend on something
 /// that may go away. Waits with backoff and jitter in between; a run of over a minute resets the backoff.
@@ -61,7 +62,7 @@ where
     tracker.spawn(guarded)
 }
 
-/// Exponential backoff with full jitter: up to 100 ms first, up to 5 s in the end.
+/// Exponential backoff with full jitter: up to 100 ms first, up to 2 s in the end.
 #[derive(Debug, Default)]
 pub struct Backoff {
     attempt: u32,

@@ -1,5 +1,5 @@
 -- What was dispatched from here before the horizon of its lane, and is still not claimed. $4 is the latest horizon.
-SELECT d.task_id AS id, d.fence, d.queue, d.priority::text AS priority, d.kind
+SELECT d.task_id AS id, d.fence, d.queue, d.priority::text AS priority, d.kind, d.lost
 FROM due d
 WHERE d.dispatched_at < $4
     AND d.dispatched_at < (

@@ -19,11 +19,12 @@ WITH written AS (
                 $10::text[], $11::text[])
         AS c (id, fence, attempt, outcome, state, charged, delay_us, result, error, log)
     WHERE t.id = c.id AND t.fence = c.fence AND t.worker = $1 AND t.state = 'running'
-    RETURNING t.id, t.fence, t.state, t.priority, t.run_at, t.queue, t.kind, t.cancel_requested
+    RETURNING t.id, t.fence, t.lost, t.state, t.priority, t.run_at, t.queue, t.kind, t.cancel_requested
 ), waiting AS (
-    INSERT INTO due AS d (task_id, fence, priority, run_at, queue, kind)
-    SELECT id, fence, priority, run_at, queue, kind FROM written WHERE state = 'retrying'
-    ON CONFLICT (task_id) DO UPDATE SET fence = excluded.fence, run_at = excluded.run_at, dispatched_at = NULL
+    INSERT INTO due AS d (task_id, fence, lost, priority, run_at, queue, kind)
+    SELECT id, fence, lost, priority, run_at, queue, kind FROM written WHERE state = 'retrying'
+    ON CONFLICT (task_id) DO UPDATE
+        SET fence = excluded.fence, lost = excluded.lost, run_at = excluded.run_at, dispatched_at = NULL
 ), dead AS (
     INSERT INTO failures (task_id, failed_at)
     SELECT id, now() FROM written WHERE state = 'failed'

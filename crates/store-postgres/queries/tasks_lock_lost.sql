@@ -1,6 +1,6 @@
 -- What was queued when it was accepted, before the horizon of its lane, and was never started: a walk in the order
 -- of creation from the floor ($5, and $6 as an id) to the latest horizon ($4). What has a `due` row is found there.
-SELECT t.id, t.fence, t.queue, t.priority::text AS priority, t.kind
+SELECT t.id, t.fence, t.queue, t.priority::text AS priority, t.kind, t.lost
 FROM tasks t
 WHERE t.created_at >= $5 AND t.created_at < $4 AND t.id >= $6
     AND t.state = 'queued' AND t.fence = 0

@@ -7,7 +7,8 @@ WITH changed AS (
 ), waiting AS (
     INSERT INTO due (task_id, fence, priority, run_at, queue, kind)
     SELECT id, fence, priority, run_at, queue, kind FROM changed
-    ON CONFLICT (task_id) DO UPDATE SET fence = excluded.fence, run_at = excluded.run_at, dispatched_at = NULL
+    ON CONFLICT (task_id) DO UPDATE
+        SET fence = excluded.fence, lost = 0, run_at = excluded.run_at, dispatched_at = NULL
 ), revived AS (
     DELETE FROM failures f USING changed WHERE f.task_id = changed.id
 )

@@ -26,11 +26,12 @@ WITH held AS (
                 'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
     FROM held
     WHERE t.id = held.task_id AND t.worker = held.worker_id AND t.state = 'running'
-    RETURNING t.id, t.fence, t.state, t.attempt, t.priority, t.run_at, t.queue, t.kind
+    RETURNING t.id, t.fence, t.lost, t.state, t.attempt, t.priority, t.run_at, t.queue, t.kind
 ), waiting AS (
-    INSERT INTO due AS d (task_id, fence, priority, run_at, queue, kind)
-    SELECT id, fence, priority, run_at, queue, kind FROM released WHERE state = 'retrying'
-    ON CONFLICT (task_id) DO UPDATE SET fence = excluded.fence, run_at = excluded.run_at, dispatched_at = NULL
+    INSERT INTO due AS d (task_id, fence, lost, priority, run_at, queue, kind)
+    SELECT id, fence, lost, priority, run_at, queue, kind FROM released WHERE state = 'retrying'
+    ON CONFLICT (task_id) DO UPDATE
+        SET fence = excluded.fence, lost = excluded.lost, run_at = excluded.run_at, dispatched_at = NULL
 ), dead AS (
     INSERT INTO failures (task_id, failed_at)
     SELECT id, now() FROM released WHERE state = 'failed'

@@ -192,6 +192,7 @@ fn ready(row: &Row) -> Result<Ready> {
         kind: word(column(row, "kind")?)?,
         lane: Lane::new(word(column(row, "queue")?)?, word(column(row, "priority")?)?),
         fence: count(column(row, "fence")?)?,
+        lost: count(column(row, "lost")?)?,
     })
 }
 

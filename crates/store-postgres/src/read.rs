@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use forebay_core::{AttemptError, Fingerprint, Json, State, Task, TaskId, TraceParent, WorkerId, WorkerInfo};
-use forebay_store::{Page, PageToken, QueueCounts, Read, Result, TaskFilter};
+use forebay_store::{Page, PageToken, QueueCounts, Read, Rejects, Result, SetAside, TaskFilter};
 use sqlx::{PgExecutor, Postgres, QueryBuilder, Row, postgres::PgRow, types::Json as Jsonb};
 use uuid::Uuid;
 
@@ -14,6 +14,9 @@ use crate::{
 
 /// How many tasks a page has at most, whatever was asked for.
 const PAGE_SIZE_MAX: usize = 1_000;
+
+/// How much of a body that was set aside is shown at most.
+const EXCERPT_BYTES_MAX: usize = 64 * 1024;
 
 #[async_trait]
 impl Read for PostgresStore {
@@ -64,6 +67,29 @@ impl Read for PostgresStore {
         let rows = sqlx::query(include_str!("../queries/workers_list.sql")).fetch_all(&self.reads);
         let rows = bounded(DOING, async { rows.await.map_err(|e| error::read(DOING, e)) }).await?;
         rows.iter().map(worker).collect()
+    }
+
+    async fn rejects(&self, limit: usize, excerpt_bytes: usize) -> Result<Rejects> {
+        const DOING: &str = "list messages that were set aside";
+        let rows = sqlx::query(include_str!("../queries/rejects_list.sql"))
+            .bind(i64::try_from(limit.clamp(1, PAGE_SIZE_MAX)).unwrap_or(1))
+            .bind(i32::try_from(excerpt_bytes.min(EXCERPT_BYTES_MAX)).unwrap_or(0))
+            .fetch_all(&self.reads);
+        let rows = bounded(DOING, async { rows.await.map_err(|e| error::read(DOING, e)) }).await?;
+        let count = rows.first().map(|row| field::<i64>(row, "count")).transpose()?;
+        let reject = |row| {
+            Ok(SetAside {
+                rejected_at: field::<Instant>(row, "rejected_at")?.0,
+                subject: field(row, "subject")?,
+                reason: field(row, "reason")?,
+                bytes: field::<i64>(row, "bytes")?.unsigned_abs(),
+                excerpt: field::<Vec<u8>>(row, "excerpt")?.into(),
+            })
+        };
+        Ok(Rejects {
+            count: count.unwrap_or(0).unsigned_abs(),
+            latest: rows.iter().map(reject).collect::<Result<_>>()?,
+        })
     }
 }
 

@@ -64,6 +64,7 @@ fn ready(task: &Submission, fence: u32) -> Delivered {
         kind: task.kind.clone(),
         lane: task.lane.clone(),
         fence,
+        lost: 0,
     })
 }
 
@@ -161,7 +162,7 @@ async fn an_empty_database_has_no_schema() {
         store.record(&[task()]).await.unwrap_err(),
     ] {
         assert!(
-            matches!(error, StoreError::Schema { found: 0, needed: 1 }),
+            matches!(error, StoreError::Schema { found: 0, needed: 2 }),
             "{error:?}"
         );
     }

@@ -1,4 +1,4 @@
-SELECT id, kind, queue, priority, fence
+SELECT id, kind, queue, priority, fence, lost
 FROM tasks
 WHERE state IN ('scheduled', 'retrying') AND run_at <= ?1
 ORDER BY run_at, queue, seq

@@ -32,6 +32,7 @@ use sqlx::{
     pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::{Instant, sleep};
 
 use crate::{
     error::{failed, with_path},
@@ -42,6 +43,8 @@ use crate::{
 const READERS: u32 = 4;
 /// How long to wait for another process that holds the file.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Between two attempts to open a file that is locked.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait in line for a connection.
 const LINE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long the write-ahead log may stay after a burst, in bytes.
@@ -107,8 +110,7 @@ impl SqliteStore {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let writer = pool(1)
-            .connect_with(options.clone())
+        let writer = connect_patiently(busy_wait, || pool(1).connect_with(options.clone()))
             .await
             .map_err(|e| with_path(&path, e))?;
         try_writing(&writer).await.map_err(|e| with_path(&path, e))?;
@@ -143,6 +145,27 @@ impl SqliteStore {
     fn clock_now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+/// Connects again while the file is locked: where two programs make a file at once, one of them is refused the change
+/// to a write-ahead log, whatever its busy timeout says.
+async fn connect_patiently<C: Future<Output = sqlx::Result<SqlitePool>>>(
+    patience: Duration,
+    connect: impl Fn() -> C,
+) -> sqlx::Result<SqlitePool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match connect().await {
+            Err(error) if is_locked(&error) && Instant::now() < deadline => sleep(LOCKED_PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+fn is_locked(error: &sqlx::Error) -> bool {
+    const SQLITE_BUSY: &str = "5";
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some(SQLITE_BUSY)
 }
 
 /// Finds out about a file that can be read but not written to, which is better done now than with the first task.

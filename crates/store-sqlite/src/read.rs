@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use forebay_core::{State, Task, TaskId, WorkerInfo};
-use forebay_store::{Page, PageToken, QueueCounts, Read, Result, TaskFilter};
+use forebay_store::{Page, PageToken, QueueCounts, Read, Rejects, Result, SetAside, TaskFilter};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::{
@@ -16,6 +16,11 @@ use crate::{
 const ONE_TASK: &str = concat!(include_str!("../queries/task.sql"), "t.id = ?1");
 const TASKS: &str = include_str!("../queries/task.sql");
 const QUEUES: &str = include_str!("../queries/queues.sql");
+const REJECTS: &str = include_str!("../queries/rejects.sql");
+
+/// How many messages that were set aside are listed at most, and how much of a body is shown.
+const REJECTS_MAX: usize = 1_000;
+const EXCERPT_BYTES_MAX: usize = 64 * 1024;
 
 #[async_trait]
 impl Read for SqliteStore {
@@ -66,6 +71,31 @@ impl Read for SqliteStore {
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         workers::workers(self).await
+    }
+
+    async fn rejects(&self, limit: usize, excerpt_bytes: usize) -> Result<Rejects> {
+        const DOING: &str = "list messages that were set aside";
+        let rows = sqlx::query(REJECTS)
+            .bind(i64::try_from(limit.clamp(1, REJECTS_MAX)).unwrap_or(1))
+            .bind(i64::try_from(excerpt_bytes.min(EXCERPT_BYTES_MAX)).unwrap_or(0))
+            .fetch_all(&mut *self.reader(DOING).await?)
+            .await
+            .map_err(failed(DOING))?;
+        let total = rows.first().map(|row| count(row, "count")).transpose()?;
+        let reject = |row| {
+            let fields = Fields(row);
+            Ok(SetAside {
+                rejected_at: fields.time("at")?,
+                subject: fields.get("subject")?,
+                reason: fields.get("reason")?,
+                bytes: count(row, "bytes")?,
+                excerpt: fields.get::<Vec<u8>>("excerpt")?.into(),
+            })
+        };
+        Ok(Rejects {
+            count: total.unwrap_or(0),
+            latest: rows.iter().map(reject).collect::<Result<_>>()?,
+        })
     }
 }
 

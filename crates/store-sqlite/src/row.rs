@@ -103,6 +103,7 @@ impl<'r> Fields<'r> {
             kind: self.text("kind")?,
             lane: self.lane()?,
             fence: self.get("fence")?,
+            lost: self.get("lost")?,
         })
     }
 

@@ -148,7 +148,7 @@ pub(crate) async fn take_back(store: &SqliteStore, lease: Duration, lost_max: u3
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-    let lost = AttemptError::new(0, Outcome::Lost, "the worker that ran it was lost", now);
+    let lost = AttemptError::new(0, Outcome::Lost, "", now);
     let mut events = Vec::new();
     for worker in dead {
         let rows = sqlx::query(TAKE_BACK)

@@ -61,6 +61,7 @@ macro_rules! store_conformance {
                 a_large_batch_is_answered_in_order,
                 queues_become_known,
                 rejects_are_kept_whatever_they_are,
+                rejects_are_listed_newest_first,
             ]
             claim: [
                 a_queued_task_is_granted,

@@ -19,7 +19,7 @@ pub use error::{Result, StoreError};
 pub use execute::{
     ClaimRequest, Claimed, Completed, Completion, Delivered, Execute, Heartbeat, HeartbeatReply,
 };
-pub use read::{Changed, Operate, Page, PageToken, QueueCounts, Read, TaskFilter};
+pub use read::{Changed, Operate, Page, PageToken, QueueCounts, Read, Rejects, SetAside, TaskFilter};
 
 /// Everything a store does.
 pub trait Store: Record + Execute + Dispatch + Read + Operate + Admin {}

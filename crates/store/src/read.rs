@@ -1,4 +1,5 @@
 use async_trait::async_trait;
+use bytes::Bytes;
 use forebay_core::{Kind, Project, QueueName, Refused, State, Task, TaskId, Timestamp, WorkerInfo};
 
 use crate::Result;
@@ -51,6 +52,30 @@ pub struct QueueCounts {
     pub scheduled: u64,
 }
 
+/// A message that was set aside, as a person sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// When.
+    pub rejected_at: Timestamp,
+    /// Where it was published.
+    pub subject: String,
+    /// Why it was set aside.
+    pub reason: String,
+    /// How long its body is.
+    pub bytes: u64,
+    /// The beginning of its body.
+    pub excerpt: Bytes,
+}
+
+/// Messages that were set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rejects {
+    /// How many are kept.
+    pub count: u64,
+    /// The latest of them, newest first.
+    pub latest: Vec<SetAside>,
+}
+
 /// What reading needs.
 #[async_trait]
 pub trait Read: Send + Sync + 'static {
@@ -65,6 +90,9 @@ pub trait Read: Send + Sync + 'static {
 
     /// All workers that are alive, the longest running first.
     async fn workers(&self) -> Result<Vec<WorkerInfo>>;
+
+    /// The latest `limit` messages that were set aside, each with up to `excerpt_bytes` of its body.
+    async fn rejects(&self, limit: usize, excerpt_bytes: usize) -> Result<Rejects>;
 }
 
 /// What became of an operator's command.

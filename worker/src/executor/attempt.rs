@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span, warn};
 
-use super::{completer::Finished, slots::Taken, trace};
+use super::{bulkhead::Place, completer::Finished, slots::Taken, trace};
 use crate::{
     handlers::{
         Execution, HandlerError, HandlerResult, LogTail, RESULT_BYTES_MAX, Registered, Stop, StopReason,
@@ -32,6 +32,7 @@ pub(super) struct Attempt {
     pub(super) registered: Arc<Registered>,
     pub(super) stop: Stop,
     pub(super) slot: Taken,
+    pub(super) place: Place,
     pub(super) claim: ClaimId,
     pub(super) worker: WorkerId,
 }
@@ -60,6 +61,7 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
     let Attempt {
         claimed,
         slot,
+        place,
         claim,
         worker,
         ..
@@ -81,6 +83,7 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
         claim,
         worker,
         slot,
+        place,
         ran: began.elapsed(),
     };
     // The completer outlives all attempts, unless the worker was dropped.
@@ -128,6 +131,7 @@ fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -
         project: claimed.project.clone(),
         attempt: claimed.attempt,
         max_attempts: claimed.max_attempts,
+        fence: claimed.fence,
         payload: claimed.payload.clone(),
         traceparent: trace::inside(span).or_else(|| claimed.traceparent.clone()),
         timeout: claimed.timeout,

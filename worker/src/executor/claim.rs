@@ -8,7 +8,7 @@ use forebay_runtime::supervise::{Backoff, random_bytes};
 use forebay_store::{ClaimRequest, Claimed, Delivered, StoreError};
 use tracing::{debug, error};
 
-use super::{running::Start, slots::Taken};
+use super::{bulkhead::Place, running::Start, slots::Taken};
 use crate::{
     handlers::{Registered, Stop},
     shared::{STORE_CALL_MAX, Shared, chain, within},
@@ -22,6 +22,7 @@ pub(super) struct Candidate {
     pub(super) registered: Arc<Registered>,
     pub(super) stop: Stop,
     pub(super) slot: Taken,
+    pub(super) place: Place,
     pub(super) acks: Arc<dyn Acknowledge>,
     pub(super) token: Token,
     pub(super) published_at: Timestamp,
@@ -93,6 +94,8 @@ pub(super) struct Answer {
 /// Claims a batch in the name of `worker`. While the store is away this waits, and the broker keeps what else comes.
 /// A message that the store refuses is found by halving the batch, and dropped: the recorder sets its copy aside.
 pub(super) async fn claim(shared: Arc<Shared>, worker: WorkerId, batch: Batch) -> Answer {
+    #[cfg(feature = "sabotage")]
+    let batch = sabotaged(&shared, batch).await;
     let mut answer = Answer {
         worker,
         granted: Vec::new(),
@@ -129,6 +132,14 @@ pub(super) async fn claim(shared: Arc<Shared>, worker: WorkerId, batch: Batch) -
         }
     }
     answer
+}
+
+#[cfg(feature = "sabotage")]
+async fn sabotaged(shared: &Shared, mut batch: Batch) -> Batch {
+    let candidates = batch.candidates.iter_mut();
+    let deliveries = candidates.map(|each| (&mut each.acks, each.token.clone()));
+    shared.sabotage.before_commit(deliveries).await;
+    batch
 }
 
 /// Asks until there is an answer, with the same claim: the answer to an earlier question may have been lost.

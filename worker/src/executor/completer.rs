@@ -15,7 +15,7 @@ use forebay_store::{Completed, Completion, StoreError};
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::{life::Life, running::Running, slots::Taken};
+use super::{bulkhead::Place, life::Life, running::Running, slots::Taken};
 use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
 
 /// How many outcomes are written together.
@@ -30,6 +30,7 @@ pub(super) struct Finished {
     /// In whose name it was claimed.
     pub(super) worker: WorkerId,
     pub(super) slot: Taken,
+    pub(super) place: Place,
     /// How long it ran.
     pub(super) ran: Duration,
 }
@@ -86,6 +87,9 @@ impl Completer {
         let (mut current, mut freed): (Vec<Finished>, Vec<Finished>) = batch
             .into_iter()
             .partition(|finished| self.life.is(finished.worker));
+        for finished in &freed {
+            self.note_fenced(&finished.completion);
+        }
         if let Some(worker) = current.first().map(|finished| finished.worker) {
             let completions: Vec<Completion> = current.iter().map(|f| f.completion.clone()).collect();
             let completed = self.store(worker, completions, released).await;
@@ -190,7 +194,6 @@ impl Completer {
         for (finished, completed) in batch.iter().zip(completed) {
             let Completion {
                 id,
-                fence,
                 attempt,
                 outcome,
                 decision,
@@ -212,12 +215,18 @@ impl Completer {
                         at: now,
                     });
                 }
-                Completed::Fenced => {
-                    self.shared.metrics.fenced_write();
-                    warn!(task = %id, fence, "an outcome was refused: the attempt was not the current one any more");
-                }
+                Completed::Fenced => self.note_fenced(&finished.completion),
             }
         }
+    }
+
+    /// Refused by the store, or kept from it by a worker that knows that it was declared dead.
+    fn note_fenced(&self, completion: &Completion) {
+        let Completion {
+            id, fence, outcome, ..
+        } = completion;
+        self.shared.metrics.fenced_write();
+        warn!(task = %id, fence, %outcome, "an outcome was refused: the attempt was not the current one any more");
     }
 
     fn free(&self, batch: Vec<Finished>) {
@@ -225,6 +234,8 @@ impl Completer {
         for finished in batch {
             self.running
                 .release((finished.completion.id, finished.completion.fence));
+            // Before the slot: who hears that a slot is free finds that its kind has room.
+            drop(finished.place);
             match &mut freed {
                 Some(freed) => freed.join(finished.slot),
                 None => freed = Some(finished.slot),

@@ -21,8 +21,9 @@ impl Executor {
         self.draining.store(true, Ordering::Release);
         self.life.question();
         self.hand_back_waiting();
-        let parked = self.parked.take_all();
-        self.answer(Receipts::default(), parked);
+        for unstarted in [self.parked.take_all(), self.held.take_all()] {
+            self.answer(Receipts::default(), unstarted);
+        }
         info!(running = self.attempts.len(), "draining");
         let options = self.shared.options.clone();
         if timeout(options.drain_timeout, self.settle()).await.is_err() {

@@ -96,10 +96,10 @@ impl Intake {
         }
     }
 
-    /// Asks lanes for as much as there is room for.
-    pub(super) fn ask(&mut self) {
+    /// Asks lanes for as much as there is room for, but for those of which no more is wanted now.
+    pub(super) fn ask(&mut self, is_unwanted: impl Fn(&Lane) -> bool) {
         while self.slots.free() > 0
-            && let Some(index) = self.next_lane()
+            && let Some(index) = self.next_lane(&is_unwanted)
         {
             self.begin_round(index);
             self.turn += 1;
@@ -141,12 +141,12 @@ impl Intake {
         (self.turn + 1).is_multiple_of(FAIR_TURN)
     }
 
-    fn next_lane(&self) -> Option<usize> {
+    fn next_lane(&self, is_unwanted: impl Fn(&Lane) -> bool) -> Option<usize> {
         let idle = self
             .lanes
             .iter()
             .enumerate()
-            .filter(|(_, lane)| lane.reader.is_some());
+            .filter(|(_, lane)| lane.reader.is_some() && !is_unwanted(&lane.lane));
         if self.is_fair_turn() {
             return idle
                 .min_by_key(|(_, lane)| lane.asked_in_turn)
@@ -154,10 +154,9 @@ impl Intake {
         }
         let (index, chosen) =
             idle.min_by_key(|(_, lane)| (lane.lane.priority, Reverse(lane.wet), lane.asked_in_turn))?;
-        let must_wait = self
-            .lanes
-            .iter()
-            .any(|other| other.lane.priority < chosen.lane.priority && other.wet);
+        let must_wait = self.lanes.iter().any(|other| {
+            other.lane.priority < chosen.lane.priority && other.wet && !is_unwanted(&other.lane)
+        });
         (!must_wait).then_some(index)
     }
 

@@ -4,11 +4,14 @@
 //! so that the loop itself never waits: rounds of the [`intake`], [`claim`]s, [`attempt`]s, acknowledgements. When the
 //! executor is dropped, so are they all.
 
+mod admit;
 mod attempt;
 mod beat;
+mod bulkhead;
 mod claim;
 mod completer;
 mod drain;
+mod held;
 mod intake;
 mod life;
 mod parked;
@@ -26,31 +29,31 @@ use std::{
 };
 
 use anyhow::bail;
-use forebay_broker::{Acknowledge, Delivery, Message, Token, Undecodable};
 use forebay_core::{Kind, State, TaskEvent};
-use forebay_store::{ClaimRequest, Claimed, Delivered, Reject};
+use forebay_store::{ClaimRequest, Claimed};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 
 use self::{
     attempt::Attempt,
     beat::{Beat, Watermarks},
+    bulkhead::Bulkheads,
     claim::{Answer, Batch, CLAIM_MAX, Candidate, start_of},
     completer::{Claims, Completer, Finished},
-    intake::{Intake, Pulled},
+    held::Held,
+    intake::Intake,
     life::Life,
-    parked::{Parked, Then},
-    running::{Admitted, Running, Start},
+    parked::Parked,
+    running::{Running, Start},
     slots::Slots,
 };
 use crate::{
     handlers::{Registered, Stop, StopReason},
-    shared::{STORE_CALL_MAX, Shared, chain, within},
+    shared::Shared,
     subscribe::Receipts,
 };
 
@@ -59,10 +62,6 @@ const CLAIMS_MAX: usize = 4;
 /// While a claim is under way, a further one must be worth it: it waits until it has this many tasks, or until that
 /// one returns.
 const CLAIM_WORTHWHILE: usize = 50;
-/// How many kinds without a handler are told apart in the log.
-const UNKNOWN_KINDS_MAX: usize = 1_000;
-/// How many tasks of such kinds are remembered; then it begins anew.
-const HANDED_BACK_MAX: usize = 10_000;
 /// How many outcomes may wait to be written; attempts beyond wait to hand theirs in.
 const FINISHED_MAX: usize = 10_000;
 /// How often gauges and health are brought up to date.
@@ -73,6 +72,8 @@ pub(crate) struct Executor {
     slots: Arc<Slots>,
     intake: Intake,
     parked: Parked,
+    bulkheads: Bulkheads,
+    held: Held,
     /// What waits to be claimed.
     waiting: Batch,
     claims: JoinSet<Answer>,
@@ -102,6 +103,11 @@ impl Executor {
         let mut executor = Self {
             intake: Intake::new(&shared, Arc::clone(&slots), stop),
             parked: Parked::new(shared.options.intake.unknown_kind_pause),
+            bulkheads: Bulkheads::new(&shared.handlers, slots.total(), shared.options.lost_max),
+            held: Held::new(
+                bulkhead::kept_free(shared.options.concurrency),
+                shared.options.intake.held_longest,
+            ),
             waiting: Batch::default(),
             claims: JoinSet::new(),
             attempts: JoinSet::new(),
@@ -129,6 +135,7 @@ impl Executor {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while !stop.is_cancelled() {
+            self.start_held();
             self.receive_more();
             self.claim_waiting();
             tokio::select! {
@@ -139,7 +146,8 @@ impl Executor {
                 Some(done) = self.chores.join_next() => unpanicked(done)?,
                 Some(part) = self.parts.join_next() => bail!("the {} has ended", unpanicked(part)?),
                 () = self.slots.freed() => {}
-                () = self.parked.due() => self.hand_back_parked(),
+                () = self.parked.due() => self.let_go_parked(),
+                () = self.held.due() => self.let_go_held(),
                 Ok(()) = life.changed() => self.heed_life(),
                 _ = tick.tick() => self.report(),
             }
@@ -185,81 +193,7 @@ impl Executor {
 
     fn receive_more(&mut self) {
         if self.life.id().is_some() && !self.parked.is_full() {
-            self.intake.ask();
-        }
-    }
-
-    /// What arrived: what this worker can run and does not hold yet waits to be claimed.
-    fn admit(&mut self, pulled: Option<Pulled>) {
-        let Some(Pulled { deliveries, acks }) = pulled else {
-            return;
-        };
-        let mut back = Receipts::default();
-        let mut done = Receipts::default();
-        for (
-            Delivery {
-                message,
-                published_at,
-                token,
-            },
-            slot,
-        ) in deliveries
-        {
-            let delivered = match message {
-                Ok(Message::Submission(task)) => Delivered::Submission(task),
-                Ok(Message::Ready(task)) => Delivered::Ready(task),
-                Err(undecodable) => {
-                    let set_aside =
-                        set_aside(Arc::clone(&self.shared), undecodable, Arc::clone(&acks), token);
-                    self.chores.spawn(set_aside);
-                    continue;
-                }
-            };
-            let Some(registered) = self.shared.handlers.get(delivered.kind()).map(Arc::clone) else {
-                let then = self.note_unknown(&delivered);
-                self.parked.add(&acks, token, then);
-                continue;
-            };
-            let Some(slot) = slot else {
-                back.add(&acks, token);
-                continue;
-            };
-            match self.running.admit(start_of(&delivered), &delivered.lane().queue) {
-                Admitted::Claimed => done.add(&acks, token),
-                Admitted::Claiming => self.parked.add(&acks, token, Then::HandBack),
-                Admitted::New(stop) => {
-                    let acks = Arc::clone(&acks);
-                    let candidate = Candidate {
-                        registered,
-                        stop,
-                        slot,
-                        acks,
-                        token,
-                        published_at,
-                    };
-                    self.waiting.add(delivered, candidate);
-                }
-            }
-        }
-        self.answer(done, back);
-    }
-
-    /// A kind that has no handler here may have one elsewhere, so its task is handed back once. When it comes again, it
-    /// is left to the store: a broker delivers again before it delivers what is new, and keeps what comes after a
-    /// message that nobody takes.
-    fn note_unknown(&mut self, delivered: &Delivered) -> Then {
-        let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
-        if room && self.unknown_kinds.insert(delivered.kind().clone()) {
-            let kind = delivered.kind();
-            warn!(%kind, "no handler here; such tasks are left to other workers of the queue");
-        }
-        if self.handed_back.len() >= HANDED_BACK_MAX {
-            self.handed_back.clear();
-        }
-        if self.handed_back.insert(start_of(delivered)) {
-            Then::HandBack
-        } else {
-            Then::LeaveToStore
+            self.intake.ask(|lane| self.held.is_full(lane));
         }
     }
 
@@ -300,6 +234,7 @@ impl Executor {
                     registered,
                     stop,
                     slot,
+                    place,
                     acks,
                     token,
                     published_at,
@@ -318,6 +253,7 @@ impl Executor {
                             registered,
                             stop,
                             slot,
+                            place,
                             claim,
                             worker,
                         });
@@ -389,9 +325,21 @@ impl Executor {
         }
     }
 
-    fn hand_back_parked(&mut self) {
+    fn leave(&mut self, left: Receipts) {
+        if !left.is_empty() {
+            self.chores.spawn(left.leave());
+        }
+    }
+
+    fn let_go_parked(&mut self) {
         let (left, back) = self.parked.take_due();
-        self.answer(left, back);
+        self.leave(left);
+        self.answer(Receipts::default(), back);
+    }
+
+    fn let_go_held(&mut self) {
+        let back = self.held.take_due();
+        self.answer(Receipts::default(), back);
     }
 
     /// A worker that is not registered claims nothing.
@@ -436,36 +384,4 @@ fn started(claimed: &Claimed, now: forebay_core::Timestamp) -> TaskEvent {
         attempt: claimed.attempt,
         at: now,
     }
-}
-
-/// Sets a message aside that nobody can decode. Submissions reach the recorder as well, which does that for them.
-async fn set_aside(shared: Arc<Shared>, message: Undecodable, acks: Arc<dyn Acknowledge>, token: Token) {
-    let mut receipts = Receipts::default();
-    receipts.add(&acks, token);
-    if !message.subject.starts_with("submit.") {
-        let Undecodable {
-            subject,
-            body,
-            reason,
-        } = message;
-        warn!(subject, reason, "a message is set aside: nobody can decode it");
-        let rejects = [Reject {
-            subject,
-            body,
-            reason,
-        }];
-        if let Err(error) = within(
-            STORE_CALL_MAX,
-            "set aside messages",
-            shared.store.set_aside(&rejects),
-        )
-        .await
-        {
-            // Not acknowledged, it comes again.
-            debug!(error = chain(&error), "setting a message aside failed");
-            return;
-        }
-        shared.metrics.undecodable_message();
-    }
-    receipts.ack().await;
 }

@@ -39,8 +39,8 @@ const INHERITED: &str = "FOREBAY_URL";
 ///
 /// The program inherits the worker's environment, without the variables that begin with `FOREBAY_` (they hold the
 /// worker's secrets; `FOREBAY_URL` stays) and without those named by [`Self::hide_env`]. It is told about the
-/// task in `FOREBAY_TASK_ID`, `FOREBAY_ATTEMPT`, `FOREBAY_KIND`, `FOREBAY_QUEUE` and, where there is a trace,
-/// `TRACEPARENT`.
+/// task in `FOREBAY_TASK_ID`, `FOREBAY_ATTEMPT`, `FOREBAY_FENCE`, `FOREBAY_KIND`, `FOREBAY_QUEUE` and, where there
+/// is a trace, `TRACEPARENT`. The fence is [`Execution::fence`]: how often the task was started, this start included.
 ///
 /// Exit code 0 means success, and that stdout holds one JSON value or nothing; 65 fails the task for good; every
 /// other code, and death by a signal, is tried again.
@@ -111,6 +111,7 @@ impl CommandHandler {
         command
             .env("FOREBAY_TASK_ID", execution.id.to_string())
             .env("FOREBAY_ATTEMPT", execution.attempt.to_string())
+            .env("FOREBAY_FENCE", execution.fence.to_string())
             .env("FOREBAY_KIND", execution.kind.as_str())
             .env("FOREBAY_QUEUE", execution.queue.as_str())
             .env(guard::MARK, guard::watch());

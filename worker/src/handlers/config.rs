@@ -45,7 +45,8 @@ pub struct HandlerConfig {
     pub timeout_seconds: Option<f64>,
     /// How many attempts there are, where the task does not say; 5 unless said.
     pub max_attempts: Option<i64>,
-    /// How many attempts a worker runs at once; as many as it has slots unless said.
+    /// How many attempts a worker runs at once. Unless said, as many as it has slots, less a tenth (and at least one)
+    /// where there are handlers for other kinds.
     pub concurrency: Option<i64>,
     /// How long to wait between attempts.
     pub retry: Option<RetryConfig>,

@@ -37,7 +37,9 @@ const TIMEOUT_SLACK: Duration = Duration::from_secs(1);
 ///
 /// The request has the payload as its body, and the headers `webhook-id` (the task's id: the same for all its
 /// attempts, so that the receiver can tell a repetition), `webhook-timestamp`, `webhook-signature` where there is
-/// a secret, `forebay-attempt`, `forebay-kind`, `forebay-queue` and, where there is a trace, `traceparent`.
+/// a secret, `forebay-attempt`, `forebay-fence`, `forebay-kind`, `forebay-queue` and, where there is a trace,
+/// `traceparent`. The fence is [`Execution::fence`]: it grows with every start of the task, so a receiver that refuses
+/// a lower one than it has seen is safe from a worker that was given up and woke up.
 ///
 /// An answer of 2xx is success: its body is the result, as JSON where it is JSON, else as a string, and `null`
 /// where there is none. 408, 425, 429 and 5xx are tried again, not before what `Retry-After` asks for; every other
@@ -143,6 +145,7 @@ impl HttpHandler {
             .header("webhook-id", &id)
             .header("webhook-timestamp", sent_at)
             .header("forebay-attempt", execution.attempt)
+            .header("forebay-fence", execution.fence)
             .header("forebay-kind", execution.kind.as_str())
             .header("forebay-queue", execution.queue.as_str());
         if let Some(signer) = &self.signer {

@@ -41,6 +41,10 @@ pub struct Execution {
     pub attempt: u32,
     /// How many it may have.
     pub max_attempts: u32,
+    /// How often the task was started, this start included: a fencing token. Unlike `attempt` it grows with every
+    /// start, even where the one before was only interrupted. A system that remembers the highest it has seen for a
+    /// task and refuses lower ones is safe from a worker that was stopped, declared dead, and woke up.
+    pub fence: u32,
     /// Its input.
     pub payload: Json,
     /// The trace to go on with: the attempt's own span where traces are exported, else the submitter's.
@@ -157,8 +161,9 @@ pub struct HandlerSettings {
     pub timeout: Duration,
     /// How many attempts there are, and how long to wait in between.
     pub retry: RetryPolicy,
-    /// How many attempts run at once in this worker; `None` for as many as it has slots. Attempts beyond wait in
-    /// their slots, and their timeout has not begun then.
+    /// How many attempts run at once in this worker. `None` for as many as it has slots, or nine in ten of them, and
+    /// not the last, where it serves other kinds, too: a flood of one kind leaves room for the others. Tasks beyond are
+    /// not started yet, and hold no slot.
     pub concurrency: Option<usize>,
 }
 

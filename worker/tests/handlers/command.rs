@@ -179,18 +179,22 @@ async fn runs_in_its_folder_and_finds_programs_there() {
 
 #[tokio::test]
 async fn tells_the_program_about_the_task() {
-    let script = r#"printf '["%s","%s","%s","%s","%s","%s","%s"]' "$FOREBAY_TASK_ID" "$FOREBAY_ATTEMPT" \
-        "$FOREBAY_KIND" "$FOREBAY_QUEUE" "$TRACEPARENT" "$SIZE" "$PATH""#;
+    let script = r#"printf '["%s","%s","%s","%s","%s","%s","%s","%s"]' "$FOREBAY_TASK_ID" "$FOREBAY_ATTEMPT" \
+        "$FOREBAY_FENCE" "$FOREBAY_KIND" "$FOREBAY_QUEUE" "$TRACEPARENT" "$SIZE" "$PATH""#;
     let handler = sh(script)
         .env("SIZE", "large".into())
         .env("FOREBAY_TASK_ID", "can't be overridden".into());
     let mut attempt = execution("1");
     attempt.attempt = 3;
+    attempt.fence = 5;
     let id = attempt.id.to_string();
     let result = handler.run(attempt).await.unwrap();
     let path = std::env::var("PATH").unwrap();
     let seen: Vec<String> = serde_json::from_str(result.as_str()).unwrap();
-    assert_eq!(seen, [&id, "3", "thumbnail", "images", TRACE, "large", &path]);
+    assert_eq!(
+        seen,
+        [&id, "3", "5", "thumbnail", "images", TRACE, "large", &path]
+    );
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ async fn posts_the_payload_with_all_its_headers() {
     .await;
     let mut attempt = execution(r#"{"order": 17, "x":1.0}"#);
     attempt.attempt = 2;
+    attempt.fence = 4;
     let id = attempt.id.to_string();
     let result = handler(&server.url(), Some("whsec_c2VjcmV0"))
         .run(attempt)
@@ -72,6 +73,7 @@ async fn posts_the_payload_with_all_its_headers() {
         ("webhook-id", &id),
         ("webhook-timestamp", "784111740"),
         ("forebay-attempt", "2"),
+        ("forebay-fence", "4"),
         ("forebay-kind", "thumbnail"),
         ("forebay-queue", "images"),
         ("traceparent", TRACE),

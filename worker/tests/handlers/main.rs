@@ -30,6 +30,7 @@ fn execution(payload: &str) -> Execution {
         project: Project::default(),
         attempt: 1,
         max_attempts: 5,
+        fence: 1,
         payload: Json::parse(payload.as_bytes()).unwrap(),
         traceparent: TraceParent::parse(TRACE),
         timeout: Duration::from_secs(60),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use forebay_broker::Source;
-use forebay_core::{Json, State};
+use forebay_core::{Json, State, SubmitRequest};
 use forebay_core::{Lane, Priority, QueueName};
 use forebay_worker::{HandlerError, StopReason, WorkerOptions};
 use tokio::sync::Semaphore;
 
-use crate::support::{World, executor_only, handle, holds, options, request, succeed};
+use crate::support::{PATIENCE, World, executor_only, handle, holds, options, request, succeed};
 
 #[tokio::test]
 async fn what_runs_may_finish() {
@@ -120,6 +120,47 @@ async fn a_task_that_kills_its_workers_fails_in_the_end() {
         world.store.forget_workers();
     }
     assert_eq!(world.store.task(id).unwrap().state, State::Failed);
+}
+
+/// Those that were there twice when it struck are on their last life, as it is. Run beside it once more they would fail.
+#[tokio::test]
+async fn a_poisoned_task_does_not_take_its_neighbours_with_it() {
+    let world = World::default();
+    let strike = Arc::new(Semaphore::new(0));
+    let struck = Arc::clone(&strike);
+    let handlers = move || {
+        let struck = Arc::clone(&struck);
+        handle(move |execution| {
+            let struck = Arc::clone(&struck);
+            async move {
+                if execution.payload.as_str() == "\"poison\"" {
+                    struck.add_permits(1);
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(Json::null())
+            }
+        })
+    };
+    let neighbours = world.submit_many(6).await;
+    let poison = world
+        .submit(SubmitRequest {
+            payload: Some(Json::of("poison").unwrap()),
+            ..request()
+        })
+        .await;
+    for _ in 0..3 {
+        let worker = world.worker(options(), handlers());
+        let strikes = tokio::time::timeout(PATIENCE, strike.acquire()).await;
+        strikes.expect("it strikes").unwrap().forget();
+        worker.crash().await;
+        world.store.forget_workers();
+    }
+    assert_eq!(world.store.task(poison).unwrap().state, State::Failed);
+    let _worker = world.worker(options(), handlers());
+    world.wait_for_all(&neighbours, State::Succeeded).await;
+    let shared = neighbours.iter().map(|id| world.store.lost(*id)).max();
+    assert!(shared >= Some(1), "nobody was there when it struck");
 }
 
 #[tokio::test]

@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "what does not unwrap here is a failed test")]
 
 mod broker;
+mod bulkheads;
 mod chaos;
 mod dispatching;
 mod draining;
 mod intake;
 mod outages;
 mod running;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod store;
 mod support;

@@ -14,7 +14,7 @@ use forebay_core::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Delivered, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Republished, Result, StoreError, TaskFilter,
+    Rejects, Republished, Result, StoreError, TaskFilter,
 };
 
 struct Row {
@@ -209,6 +209,7 @@ fn ready_of(row: &Row) -> Ready {
         kind: row.task.kind.clone(),
         lane: row.task.lane.clone(),
         fence: row.lifecycle.fence,
+        lost: row.lifecycle.lost,
     }
 }
 
@@ -572,6 +573,12 @@ impl Read for MemoryStore {
         self.call("list workers", |state| {
             Ok(state.workers.values().map(|worker| worker.info.clone()).collect())
         })
+    }
+
+    async fn rejects(&self, _: usize, _: usize) -> Result<Rejects> {
+        Err(StoreError::Corrupt(
+            "the worker does not read what it set aside".into(),
+        ))
     }
 }
 

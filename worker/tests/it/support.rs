@@ -48,6 +48,7 @@ pub(crate) fn options() -> WorkerOptions {
             wait: ms(100),
             deaf_after: ms(200),
             unknown_kind_pause: ms(50),
+            held_longest: ms(1_500),
             health_ttl: Duration::from_secs(2),
         },
         dispatcher: DispatcherOptions {

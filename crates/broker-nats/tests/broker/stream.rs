@@ -172,6 +172,7 @@ async fn once_all_is_acknowledged_trim_leaves_nothing() {
             kind,
             lane,
             fence: 1,
+            lost: 0,
         })
     };
     let parked = SubmitRequest {

@@ -85,6 +85,7 @@ pub(super) fn ready(task: &Submission) -> Message {
         kind: task.kind.clone(),
         lane: task.lane.clone(),
         fence: 0,
+        lost: 0,
     })
 }
 

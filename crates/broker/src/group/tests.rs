@@ -134,3 +134,39 @@ async fn a_batch_is_bounded_by_bytes() {
         "{batches:?}"
     );
 }
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_published() {
+    let broker = Arc::new(Gated {
+        gate: Some(Semaphore::new(0)),
+        ..Gated::default()
+    });
+    let (submitter, group) = GroupCommit::new(broker.clone());
+    let submit = || {
+        let submitter = submitter.clone();
+        tokio::spawn(async move { submitter.submit(task("1")).await })
+    };
+    let group = tokio::spawn(group.run());
+    let first = submit();
+    while broker.batches.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // With one batch under way, these stand in line, or in the batch that is being gathered.
+    let (leaving, staying): (Vec<_>, Vec<_>) = (0..50).map(|n| (n, submit())).partition(|(n, _)| n % 2 == 0);
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    for (_, caller) in leaving {
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+    }
+    broker.gate.as_ref().unwrap().add_permits(50);
+    assert_eq!(first.await.unwrap(), Ok(()));
+    for (_, caller) in staying {
+        assert_eq!(caller.await.unwrap(), Ok(()));
+    }
+    drop(submitter);
+    group.await.unwrap();
+    let batches = broker.batches.lock().unwrap().clone();
+    assert_eq!(batches.iter().sum::<usize>(), 26, "{batches:?}");
+}

@@ -50,6 +50,7 @@ fn what_is_written_is_read_back() {
             kind: "echo".parse().unwrap(),
             lane: "default.low".parse().unwrap(),
             fence: 7,
+            lost: 2,
         }),
     ] {
         assert_eq!(decode(message.verb(), encode(&message)), Ok(message));

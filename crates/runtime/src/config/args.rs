@@ -12,7 +12,7 @@ use super::values::{
 };
 
 /// The drivers tell every step of a reconnection at info; what matters of it is told by Forebay's own crates.
-const DEFAULT_LOG: &str = "info,async_nats=warn,sqlx=warn,tokio_postgres=warn";
+const DEFAULT_LOG: &str = "info,async_nats=warn,lapin=off,sqlx=warn,tokio_postgres=warn";
 
 /// Where tasks are stored.
 #[derive(Debug, Clone, Args)]
@@ -35,8 +35,8 @@ pub struct DatabaseArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
-    /// Where ready tasks wait: nats://HOST:4222, or several separated by commas. (The embedded broker is for
-    /// `forebay dev`.)
+    /// Where ready tasks wait: nats://HOST:4222 or amqp://USER:PASSWORD@HOST:5672/VHOST, or several of a kind separated
+    /// by commas. (The embedded broker is for `forebay dev`.)
     #[arg(long, env = "FOREBAY_BROKER_URL", value_name = "URL", required = true)]
     pub broker_url: BrokerUrl,
     /// How much the NATS stream may hold. Past it, submissions are refused with 429 until workers catch up.
@@ -51,6 +51,15 @@ pub struct BrokerArgs {
     #[arg(long, env = "FOREBAY_NATS_REPLICAS", value_name = "N", default_value = "1",
         value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nats_replicas: u8,
+    /// How much a RabbitMQ queue may hold when Forebay declares it. Past it, submissions are refused with 429 until
+    /// workers catch up.
+    #[arg(
+        long,
+        env = "FOREBAY_RABBITMQ_QUEUE_MAX_BYTES",
+        value_name = "SIZE",
+        default_value = "4GiB"
+    )]
+    pub rabbitmq_queue_max_bytes: ByteSize,
 }
 
 /// The HTTP door.

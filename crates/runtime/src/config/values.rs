@@ -266,6 +266,8 @@ impl FromStr for DatabaseUrl {
 pub enum BrokerUrl {
     /// `nats://…` or `tls://…`, several separated by commas.
     Nats(SecretUrl),
+    /// `amqp://…` or `amqps://…`, several separated by commas.
+    RabbitMq(SecretUrl),
     /// `embedded://`: the SQLite store itself.
     Embedded,
 }
@@ -277,12 +279,11 @@ impl FromStr for BrokerUrl {
         match text.split_once("://") {
             Some(("nats" | "tls", rest)) if !rest.is_empty() => Ok(Self::Nats(SecretUrl::new(text))),
             Some(("embedded", "")) => Ok(Self::Embedded),
-            Some(("amqp" | "amqps", _)) => {
-                Err("is not supported by this version: must be nats://HOST:4222 or embedded://")
-            }
-            _ => {
-                Err("must be nats://HOST:4222 (several separated by commas), tls://HOST:4222 or embedded://")
-            }
+            Some(("amqp" | "amqps", rest)) if !rest.is_empty() => Ok(Self::RabbitMq(SecretUrl::new(text))),
+            _ => Err(
+                "must be nats://HOST:4222, tls://HOST:4222, amqp://HOST:5672/VHOST, amqps://HOST:5671/VHOST (several \
+                 separated by commas) or embedded://",
+            ),
         }
     }
 }
@@ -402,8 +403,13 @@ mod tests {
         assert!("sqlite://:memory:".parse::<DatabaseUrl>().is_err());
         assert!(matches!("nats://a:1,nats://b:2".parse(), Ok(BrokerUrl::Nats(_))));
         assert!(matches!("embedded://".parse(), Ok(BrokerUrl::Embedded)));
-        let error = "amqp://h".parse::<BrokerUrl>().unwrap_err();
-        assert!(error.contains("not supported by this version"), "{error}");
+        for text in ["amqp://u:p@h", "amqps://h:5671/v,amqps://i:5671/v"] {
+            assert!(matches!(text.parse(), Ok(BrokerUrl::RabbitMq(_))), "{text}");
+        }
+        for text in ["amqp://", "kafka://h", "h:4222", ""] {
+            let error = text.parse::<BrokerUrl>().unwrap_err();
+            assert!(error.contains("amqp://HOST:5672"), "{error}");
+        }
     }
 
     #[test]
@@ -420,6 +426,10 @@ mod tests {
                 "postgres://h/d?user=u&password=****",
             ),
             ("nats://token@h:4222", "nats://****@h:4222"),
+            (
+                "amqp://u:p@a:1/v,amqp://u:q@b:2/v",
+                "amqp://u:****@a:1/v,amqp://u:****@b:2/v",
+            ),
             (
                 "nats://u:p@a:1,nats://u:q@b:2",
                 "nats://u:****@a:1,nats://u:****@b:2",

@@ -6,9 +6,10 @@ use super::{FILE_TWIN, PREFIX, WITH_FILE_TWIN, did_you_mean};
 
 /// Set by Forebay for the programs that it runs, which may call `forebay` themselves. The first is only there in
 /// such a program; without it the others are mistakes.
-const GIVEN_TO_HANDLERS: [&str; 4] = [
+const GIVEN_TO_HANDLERS: [&str; 5] = [
     "FOREBAY_TASK_ID",
     "FOREBAY_ATTEMPT",
+    "FOREBAY_FENCE",
     "FOREBAY_KIND",
     "FOREBAY_QUEUE",
 ];

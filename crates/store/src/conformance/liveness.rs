@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_core::{Decision, QueueName, State, WorkerInfo};
+use forebay_core::{Decision, QueueName, State, WorkerId, WorkerInfo};
 
 use super::support::*;
-use crate::{Completed, Heartbeat, Store, StoreError};
+use crate::{Claimed, Completed, Heartbeat, Store, StoreError};
 
 /// Long enough for a heartbeat and a look at the workers on a slow machine, short enough to wait for.
 const LEASE: Duration = Duration::from_secs(5);
@@ -69,6 +69,26 @@ pub async fn being_lost_costs_no_attempt_but_has_a_cap(store: Arc<dyn Store>) {
             (found.errors.len(), last.outcome.as_str()),
             (lost as usize, "lost")
         );
+        let said = if lost < 3 {
+            "worker_lost: the worker died while it ran this task"
+        } else {
+            "worker_lost: the worker died 3 times while it ran this task"
+        };
+        assert_eq!(last.message, said);
+        if lost < 3 {
+            let sink = Sink::open();
+            store.dispatch_due(10, &sink).await.expect("dispatch");
+            let published: Vec<_> = sink
+                .published()
+                .iter()
+                .map(|task| (task.id, task.fence, task.lost))
+                .collect();
+            assert_eq!(
+                published,
+                [(task.id, lost, lost)],
+                "its message says that it is suspect"
+            );
+        }
     }
     store.retry(task.id).await.expect("retry");
     let worker = worker(&*store).await;
@@ -108,18 +128,28 @@ pub async fn a_dead_worker_is_told_so(store: Arc<dyn Store>) {
     assert_eq!(get(&*store, task.id).await.state, State::Queued);
 }
 
-/// What was taken back is no longer the dead worker's to end.
+/// What was taken back is no longer the dead worker's to end, though its start is still the latest: until the next claim,
+/// when it has failed by that, when it was cancelled meanwhile, and when an operator has brought it back.
 pub async fn a_dead_workers_completion_is_fenced(store: Arc<dyn Store>) {
+    for (lost_max, cancelled, revived) in [
+        (1, false, false),
+        (1, false, true),
+        (3, true, false),
+        (3, true, true),
+    ] {
+        let (task, dead, claimed) = running(&*store).await;
+        bury_all(&*store, lost_max).await;
+        if cancelled {
+            store.cancel(task.id).await.expect("cancel");
+        }
+        if revived {
+            store.retry(task.id).await.expect("retry");
+        }
+        refuses_all_of(&*store, dead, &claimed).await;
+    }
     let (task, dead, claimed) = running(&*store).await;
     bury_all(&*store, 3).await;
-    let before = get(&*store, task.id).await;
-    for decision in [Decision::Succeed, Decision::Fail, RETRY_NOW, HAND_BACK] {
-        assert_eq!(
-            complete(&*store, dead, ended(&claimed, decision)).await,
-            Completed::Fenced
-        );
-    }
-    assert_eq!(get(&*store, task.id).await, before);
+    refuses_all_of(&*store, dead, &claimed).await;
     let other = worker(&*store).await;
     assert!(claim_ready(&*store, other, &task, 1).await.is_some());
     assert_eq!(
@@ -127,6 +157,23 @@ pub async fn a_dead_workers_completion_is_fenced(store: Arc<dyn Store>) {
         Completed::Fenced
     );
     assert_eq!(get(&*store, task.id).await.state, State::Running);
+}
+
+async fn refuses_all_of(store: &dyn Store, dead: WorkerId, claimed: &Claimed) {
+    let before = get(store, claimed.id).await;
+    for decision in [
+        Decision::Succeed,
+        Decision::Fail,
+        Decision::Cancel,
+        RETRY_NOW,
+        HAND_BACK,
+    ] {
+        assert_eq!(
+            complete(store, dead, ended(claimed, decision)).await,
+            Completed::Fenced
+        );
+    }
+    assert_eq!(get(store, claimed.id).await, before);
 }
 
 /// A worker that stops in good order gives back what it could not end.

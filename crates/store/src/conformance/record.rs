@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use forebay_core::{State, Submission, TraceParent};
 
 use super::support::*;
-use crate::{Recorded, Reject, Store};
+use crate::{Recorded, Reject, Rejects, Store};
 
 /// All that a submission says is found in its task.
 pub async fn a_new_submission_is_inserted(store: Arc<dyn Store>) {
@@ -170,4 +170,41 @@ pub async fn rejects_are_kept_whatever_they_are(store: Arc<dyn Store>) {
     ];
     store.set_aside(&batch).await.expect("set aside");
     store.set_aside(&batch[..1]).await.expect("set the same aside");
+    assert_eq!(store.rejects(100, 10).await.expect("list them").count, 4);
+}
+
+/// What was set aside can be looked at, newest first, and not more of it than is asked for.
+pub async fn rejects_are_listed_newest_first(store: Arc<dyn Store>) {
+    assert_eq!(
+        store.rejects(10, 10).await.expect("list none"),
+        Rejects::default()
+    );
+    let earliest = now(&*store).await;
+    for number in 0..5_u8 {
+        let reject = Reject {
+            subject: format!("ready.default.{number}"),
+            body: vec![255, number, 0, 3, 4, 5].into(),
+            reason: format!("reason {number}"),
+        };
+        store.set_aside(&[reject]).await.expect("set aside");
+    }
+    let latest = now(&*store).await;
+    let listed = store.rejects(2, 3).await.expect("list some");
+    assert_eq!(listed.count, 5);
+    let shown: Vec<_> = listed
+        .latest
+        .iter()
+        .map(|it| (it.subject.as_str(), it.reason.as_str(), it.bytes, &it.excerpt[..]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("ready.default.4", "reason 4", 6, &[255, 4, 0][..]),
+            ("ready.default.3", "reason 3", 6, &[255, 3, 0][..]),
+        ]
+    );
+    for reject in &listed.latest {
+        assert!((earliest..=latest).contains(&reject.rejected_at), "{reject:?}");
+    }
+    assert_eq!(store.rejects(100, 100).await.expect("list all").latest.len(), 5);
 }

@@ -209,6 +209,7 @@ pub(super) fn ready(task: &Submission, fence: u32) -> Ready {
         kind: task.kind.clone(),
         lane: task.lane.clone(),
         fence,
+        lost: 0,
     }
 }
 

@@ -1,0 +1,323 @@
+//! The store and the broker behind a circuit each. What is refused while a circuit is open is refused as
+//! unavailable, which every caller knows how to deal with.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use forebay_broker::{Broker, BrokerError, Depth, Message, PublishError, Source, Subscription};
+use forebay_core::{
+    ClaimId, Lane, Signal, Submission, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+};
+use forebay_store::{
+    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
+    HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
+    Rejects, Republished, Store, StoreError, TaskFilter,
+};
+use futures::{FutureExt, stream::BoxStream};
+
+use crate::{
+    guard::{Away, Guard, Verdict},
+    metrics::Metrics,
+};
+
+/// How long a batch may go on once the circuit is open: it has a bound of its own, by which it says what was confirmed.
+const PUBLISH_GRACE: Duration = Duration::from_millis(300);
+
+/// A store behind a circuit.
+#[derive(Debug)]
+pub struct GuardedStore {
+    inner: Opaque<dyn Store>,
+    guard: Guard,
+}
+
+/// A broker behind a circuit.
+#[derive(Debug)]
+pub struct GuardedBroker {
+    inner: Opaque<dyn Broker>,
+    guard: Guard,
+}
+
+/// A port, which can't be shown.
+struct Opaque<T: ?Sized>(Arc<T>);
+
+impl<T: ?Sized> std::fmt::Debug for Opaque<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("_")
+    }
+}
+
+impl GuardedStore {
+    /// Puts a circuit in front of `inner`, which [`Admin::check`] probes.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+        let probed = Arc::clone(&inner);
+        let probe = move || {
+            let probed = Arc::clone(&probed);
+            async move { judge(&probed.check().await) }.boxed()
+        };
+        Self {
+            guard: Guard::new("store", "the database", metrics, Box::new(probe)),
+            inner: Opaque(inner),
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = forebay_store::Result<T>>,
+    ) -> forebay_store::Result<T> {
+        match self.guard.call(Duration::ZERO, call, judge).await {
+            Ok(result) => result,
+            Err(away) => Err(StoreError::Unavailable {
+                doing,
+                source: Box::new(away),
+            }),
+        }
+    }
+}
+
+/// Only what says that the database is away counts against it: it may refuse what it is asked as often as it likes.
+fn judge<T>(result: &forebay_store::Result<T>) -> Verdict {
+    match result {
+        Err(StoreError::Unavailable { .. }) => Verdict::Failed,
+        Ok(_) | Err(_) => Verdict::Answered,
+    }
+}
+
+/// Implements a port by calling each method of the inner store under the guard.
+macro_rules! guarded {
+    ($port:ident { $(
+        $doing:literal $method:ident($($name:ident: $type:ty),*) -> $output:ty;
+    )* }) => {
+        #[async_trait]
+        impl $port for GuardedStore {
+            $(async fn $method(&self, $($name: $type),*) -> forebay_store::Result<$output> {
+                self.call($doing, self.inner.0.$method($($name),*)).await
+            })*
+        }
+    };
+}
+
+guarded!(Record {
+    "record tasks" record(batch: &[Submission]) -> Vec<Recorded>;
+    "set messages aside" set_aside(rejects: &[Reject]) -> ();
+});
+
+guarded!(Execute {
+    "register a worker" register(beat: &Heartbeat) -> ();
+    "renew a worker" heartbeat(beat: &Heartbeat) -> HeartbeatReply;
+    "claim tasks" claim(worker: WorkerId, claim: ClaimId, batch: &[ClaimRequest]) -> Vec<Option<Claimed>>;
+    "complete tasks" complete(worker: WorkerId, batch: &[Completion], released: &[ClaimId]) -> Vec<Completed>;
+    "forget a worker" deregister(worker: WorkerId) -> ();
+});
+
+guarded!(Read {
+    "read a task" get(id: TaskId) -> Option<Task>;
+    "list tasks" list(filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Page;
+    "list queues" queues() -> Vec<QueueCounts>;
+    "list workers" workers() -> Vec<WorkerInfo>;
+    "list what was set aside" rejects(limit: usize, excerpt_bytes: usize) -> Rejects;
+});
+
+guarded!(Operate {
+    "cancel a task" cancel(id: TaskId) -> Changed;
+    "retry a task" retry(id: TaskId) -> Changed;
+});
+
+#[async_trait]
+impl Dispatch for GuardedStore {
+    async fn dispatch_due(
+        &self,
+        limit: usize,
+        sink: &dyn ReadySink,
+    ) -> forebay_store::Result<Vec<TaskEvent>> {
+        let call = self.inner.0.dispatch_due(limit, sink);
+        self.call("dispatch tasks", call).await
+    }
+
+    async fn take_back(&self, lease: Duration, lost_max: u32) -> forebay_store::Result<Vec<TaskEvent>> {
+        let call = self.inner.0.take_back(lease, lost_max);
+        self.call("take tasks back", call).await
+    }
+
+    async fn republish_lost(
+        &self,
+        horizons: &[(Lane, Timestamp)],
+        floor: Timestamp,
+        limit: usize,
+        sink: &dyn ReadySink,
+    ) -> forebay_store::Result<Republished> {
+        let call = self.inner.0.republish_lost(horizons, floor, limit, sink);
+        self.call("publish tasks again", call).await
+    }
+
+    async fn watermarks(&self) -> forebay_store::Result<Vec<(Lane, Timestamp)>> {
+        self.call("read watermarks", self.inner.0.watermarks()).await
+    }
+
+    async fn now(&self) -> forebay_store::Result<Timestamp> {
+        self.call("read the time", self.inner.0.now()).await
+    }
+
+    /// Takes as long as it takes, on a connection of its own: not under the guard.
+    async fn maintain(&self, retention: Option<Duration>) -> forebay_store::Result<()> {
+        self.inner.0.maintain(retention).await
+    }
+}
+
+#[async_trait]
+impl Admin for GuardedStore {
+    /// As [`Dispatch::maintain`], not under the guard.
+    async fn migrate(&self) -> forebay_store::Result<()> {
+        self.inner.0.migrate().await
+    }
+
+    async fn check(&self) -> forebay_store::Result<()> {
+        self.call("check the schema", self.inner.0.check()).await
+    }
+}
+
+impl GuardedBroker {
+    /// Puts a circuit in front of `inner`, which [`Broker::check`] probes.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+        let probed = Arc::clone(&inner);
+        let probe = move || {
+            let probed = Arc::clone(&probed);
+            async move { judge_broker(&probed.check().await) }.boxed()
+        };
+        Self {
+            guard: Guard::new("broker", "the broker", metrics, Box::new(probe)),
+            inner: Opaque(inner),
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = forebay_broker::Result<T>>,
+    ) -> forebay_broker::Result<T> {
+        match self.guard.call(Duration::ZERO, call, judge_broker).await {
+            Ok(result) => result,
+            Err(away) => Err(BrokerError::new(doing, away)),
+        }
+    }
+}
+
+fn judge_broker<T>(result: &forebay_broker::Result<T>) -> Verdict {
+    match result {
+        Ok(_) => Verdict::Answered,
+        Err(_) => Verdict::Failed,
+    }
+}
+
+/// A broker that is full answers. One that confirms a part of a batch answers, too.
+fn judge_publish(results: &[Result<(), PublishError>]) -> Verdict {
+    let unanswered = |result: &Result<(), PublishError>| {
+        matches!(
+            result,
+            Err(PublishError::Unavailable(_) | PublishError::Away { .. })
+        )
+    };
+    match (results.is_empty(), results.iter().all(unanswered)) {
+        (true, _) => Verdict::Unknown,
+        (false, true) => Verdict::Failed,
+        (false, false) => Verdict::Answered,
+    }
+}
+
+fn unpublished(away: &Away) -> PublishError {
+    match away.asked {
+        true => PublishError::Unavailable(away.to_string()),
+        false => PublishError::Away {
+            why: away.to_string(),
+            retry_in: away.retry_in,
+        },
+    }
+}
+
+#[async_trait]
+impl Broker for GuardedBroker {
+    async fn publish(&self, batch: Vec<Message>) -> Vec<Result<(), PublishError>> {
+        let size = batch.len();
+        let publish = self.inner.0.publish(batch);
+        match self
+            .guard
+            .call(PUBLISH_GRACE, publish, |results| judge_publish(results))
+            .await
+        {
+            Ok(results) => results,
+            Err(away) => vec![Err(unpublished(&away)); size],
+        }
+    }
+
+    /// Not under the guard: who consumes tries again with backoff anyway, and a broker that takes no messages may
+    /// still hand them out, which is how it gets room.
+    async fn consume(&self, source: Source) -> forebay_broker::Result<Subscription> {
+        self.inner.0.consume(source).await
+    }
+
+    async fn depth(&self, lane: &Lane) -> forebay_broker::Result<Depth> {
+        self.call("count a lane", self.inner.0.depth(lane)).await
+    }
+
+    async fn unrecorded(&self) -> forebay_broker::Result<u64> {
+        self.call("count what is unrecorded", self.inner.0.unrecorded())
+            .await
+    }
+
+    async fn signal(&self, signal: Signal) -> forebay_broker::Result<()> {
+        self.call("send a signal", self.inner.0.signal(signal)).await
+    }
+
+    async fn signals(&self) -> forebay_broker::Result<BoxStream<'static, Signal>> {
+        self.call("listen for signals", self.inner.0.signals()).await
+    }
+
+    async fn trim(&self) -> forebay_broker::Result<()> {
+        self.call("forget messages", self.inner.0.trim()).await
+    }
+
+    async fn check(&self) -> forebay_broker::Result<()> {
+        self.call("answer", self.inner.0.check()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_says_that_the_store_is_away_counts_against_it() {
+        let failed = Err::<(), _>(StoreError::Unavailable {
+            doing: "test",
+            source: "no route to host".into(),
+        });
+        assert_eq!(judge(&failed), Verdict::Failed);
+        assert_eq!(judge(&Ok(())), Verdict::Answered);
+        for answer in [
+            StoreError::WorkerGone,
+            StoreError::Corrupt("x".into()),
+            StoreError::Schema { found: 0, needed: 1 },
+            StoreError::Refused {
+                doing: "test",
+                source: "a bad row".into(),
+            },
+        ] {
+            assert_eq!(judge(&Err::<(), _>(answer)), Verdict::Answered);
+        }
+    }
+
+    #[test]
+    fn a_broker_that_confirms_or_refuses_any_of_a_batch_is_there() {
+        let late = || Err(PublishError::Unavailable("late".into()));
+        assert_eq!(judge_publish(&[late(), late()]), Verdict::Failed);
+        assert_eq!(judge_publish(&[late(), Ok(())]), Verdict::Answered);
+        assert_eq!(
+            judge_publish(&[Err(PublishError::Full), late()]),
+            Verdict::Answered
+        );
+        assert_eq!(judge_publish(&[Err(PublishError::Conflict)]), Verdict::Answered);
+        assert_eq!(judge_publish(&[]), Verdict::Unknown);
+    }
+}

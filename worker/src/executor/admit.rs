@@ -1,0 +1,187 @@
+//! What becomes of a delivery: it waits to be claimed, or for room in its kind's bulkhead, or it is not for this worker.
+
+use std::sync::Arc;
+
+use forebay_broker::{Acknowledge, Delivery, Message, Token, Undecodable};
+use forebay_store::{Delivered, Reject, StoreError};
+use tracing::{debug, error, warn};
+
+use super::{
+    Executor,
+    bulkhead::Place,
+    claim::{Candidate, start_of},
+    held::Waiting,
+    intake::Pulled,
+    parked::Then,
+    running::Admitted,
+    slots::Taken,
+};
+use crate::{
+    shared::{STORE_CALL_MAX, Shared, chain, within},
+    subscribe::Receipts,
+};
+
+/// How many kinds without a handler are told apart in the log.
+const UNKNOWN_KINDS_MAX: usize = 1_000;
+/// How many tasks of such kinds are remembered; then it begins anew.
+const HANDED_BACK_MAX: usize = 10_000;
+
+impl Executor {
+    /// What arrived.
+    pub(super) fn admit(&mut self, pulled: Option<Pulled>) {
+        let Some(Pulled { deliveries, acks }) = pulled else {
+            return;
+        };
+        let mut back = Receipts::default();
+        let mut done = Receipts::default();
+        for (delivery, slot) in deliveries {
+            let Some(waiting) = self.recognise(delivery, &acks) else {
+                continue;
+            };
+            // Its slot, if it has one, is free again while it is held.
+            let cell = self.bulkheads.cell(&waiting.delivered);
+            let Some(place) = self.bulkheads.place(&cell) else {
+                self.held.add(cell, waiting);
+                continue;
+            };
+            match slot {
+                Some(slot) => self.take_on(waiting, slot, place, &mut done),
+                None => back.add(&acks, waiting.token),
+            }
+        }
+        self.answer(done, back);
+    }
+
+    /// Where a bulkhead has room again, what is held for it comes before what is new.
+    pub(super) fn start_held(&mut self) {
+        let mut done = Receipts::default();
+        for cell in self.held.cells() {
+            while let Some(place) = self.bulkheads.place(&cell) {
+                let slot = self.slots.take(1);
+                if slot.count() == 0 {
+                    break;
+                }
+                let Some(waiting) = self.held.take(&cell) else {
+                    break;
+                };
+                self.take_on(waiting, slot, place, &mut done);
+            }
+        }
+        self.answer(done, Receipts::default());
+    }
+
+    /// What this worker does not hold yet waits to be claimed.
+    fn take_on(&mut self, waiting: Waiting, slot: Taken, place: Place, done: &mut Receipts) {
+        let Waiting {
+            delivered,
+            registered,
+            acks,
+            token,
+            published_at,
+        } = waiting;
+        match self.running.admit(start_of(&delivered), &delivered.lane().queue) {
+            Admitted::Claimed => done.add(&acks, token),
+            Admitted::Claiming => self.parked.add(&acks, token, Then::HandBack),
+            Admitted::New(stop) => {
+                let candidate = Candidate {
+                    registered,
+                    stop,
+                    slot,
+                    place,
+                    acks,
+                    token,
+                    published_at,
+                };
+                self.waiting.add(delivered, candidate);
+            }
+        }
+    }
+
+    /// A task for which there is a handler here; what else it may be is dealt with.
+    fn recognise(&mut self, delivery: Delivery, acks: &Arc<dyn Acknowledge>) -> Option<Waiting> {
+        let Delivery {
+            message,
+            published_at,
+            token,
+        } = delivery;
+        let acks = Arc::clone(acks);
+        let delivered = match message {
+            Ok(Message::Submission(task)) => Delivered::Submission(task),
+            Ok(Message::Ready(task)) => Delivered::Ready(task),
+            Err(undecodable) => {
+                let set_aside = set_aside(Arc::clone(&self.shared), undecodable, acks, token);
+                self.chores.spawn(set_aside);
+                return None;
+            }
+        };
+        let Some(registered) = self.shared.handlers.get(delivered.kind()).map(Arc::clone) else {
+            let then = self.note_unknown(&delivered);
+            self.parked.add(&acks, token, then);
+            return None;
+        };
+        Some(Waiting {
+            delivered,
+            registered,
+            acks,
+            token,
+            published_at,
+        })
+    }
+
+    /// A kind that has no handler here may have one elsewhere, so its task is handed back once. When it comes again, it
+    /// is left to the store: a broker delivers again before it delivers what is new, and keeps what comes after a
+    /// message that nobody takes.
+    fn note_unknown(&mut self, delivered: &Delivered) -> Then {
+        let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
+        if room && self.unknown_kinds.insert(delivered.kind().clone()) {
+            let kind = delivered.kind();
+            warn!(%kind, "no handler here; such tasks are left to other workers of the queue");
+        }
+        if self.handed_back.len() >= HANDED_BACK_MAX {
+            self.handed_back.clear();
+        }
+        if self.handed_back.insert(start_of(delivered)) {
+            Then::HandBack
+        } else {
+            Then::LeaveToStore
+        }
+    }
+}
+
+/// Sets a message aside that nobody can decode. Submissions reach the recorder as well, which does that for them.
+async fn set_aside(shared: Arc<Shared>, message: Undecodable, acks: Arc<dyn Acknowledge>, token: Token) {
+    let mut receipts = Receipts::default();
+    receipts.add(&acks, token);
+    if !message.subject.starts_with("submit.") {
+        let Undecodable {
+            subject,
+            body,
+            reason,
+        } = message;
+        warn!(subject, reason, "a message is set aside: nobody can decode it");
+        let rejects = [Reject {
+            subject,
+            body,
+            reason,
+        }];
+        let kept = shared.store.set_aside(&rejects);
+        match within(STORE_CALL_MAX, "set aside messages", kept).await {
+            Ok(()) => {}
+            Err(refused @ StoreError::Refused { .. }) => {
+                // Nothing else can be done with it, and it would come for ever.
+                error!(
+                    subject = rejects[0].subject,
+                    error = chain(&refused),
+                    "a message is dropped: the store won't keep it"
+                );
+            }
+            Err(error) => {
+                // Not acknowledged, it comes again.
+                debug!(error = chain(&error), "setting a message aside failed");
+                return;
+            }
+        }
+        shared.metrics.undecodable_message();
+    }
+    receipts.ack().await;
+}

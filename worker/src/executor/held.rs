@@ -1,0 +1,153 @@
+//! Deliveries of kinds that hold all the slots they may, kept at hand until there is room for them.
+//!
+//! A lane is first in, first out, and its kinds share it. What comes out of it and has no room yet is held here,
+//! unacknowledged and without a slot, and started in its turn. Few are held of a lane, so that they are not kept from
+//! other workers, and not for long. Past that the lane is not read, but other lanes are: there is still room for what
+//! they bring. Kinds that must not wait for each other need lanes, or queues, of their own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use forebay_broker::{Acknowledge, Token};
+use forebay_core::{Lane, Priority, Timestamp};
+use forebay_store::Delivered;
+use tokio::time::Instant;
+
+use super::bulkhead::Cell;
+use crate::{handlers::Registered, subscribe::Receipts};
+
+/// Payloads of so many bytes may be held; past it nothing more is received, whatever the lane.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A delivery that waits for room in its kind's bulkhead.
+pub(super) struct Waiting {
+    pub(super) delivered: Delivered,
+    pub(super) registered: Arc<Registered>,
+    pub(super) acks: Arc<dyn Acknowledge>,
+    pub(super) token: Token,
+    pub(super) published_at: Timestamp,
+}
+
+struct Entry {
+    since: Instant,
+    cell: Cell,
+    waiting: Waiting,
+}
+
+pub(super) struct Held {
+    /// Of how many of one lane on it is not read.
+    lane_max: usize,
+    longest: Duration,
+    next: u64,
+    bytes: usize,
+    entries: BTreeMap<u64, Entry>,
+    /// The more urgent of a cell first, then the older.
+    by_cell: BTreeMap<Cell, BTreeSet<(Priority, u64)>>,
+    by_lane: BTreeMap<Lane, usize>,
+}
+
+impl Held {
+    /// Up to `lane_max` are held of a lane, each for `longest`.
+    pub(super) fn new(lane_max: usize, longest: Duration) -> Self {
+        Self {
+            lane_max,
+            longest,
+            next: 0,
+            bytes: 0,
+            entries: BTreeMap::new(),
+            by_cell: BTreeMap::new(),
+            by_lane: BTreeMap::new(),
+        }
+    }
+
+    /// Whether so much of this lane is held that no more of it should be received.
+    pub(super) fn is_full(&self, lane: &Lane) -> bool {
+        self.bytes >= BYTES_MAX
+            || self
+                .by_lane
+                .get(lane)
+                .is_some_and(|&count| count >= self.lane_max)
+    }
+
+    pub(super) fn add(&mut self, cell: Cell, waiting: Waiting) {
+        let number = self.next;
+        self.next += 1;
+        self.bytes += bytes(&waiting);
+        let lane = waiting.delivered.lane().clone();
+        let turn = (lane.priority, number);
+        self.by_cell.entry(cell.clone()).or_default().insert(turn);
+        *self.by_lane.entry(lane).or_default() += 1;
+        let since = Instant::now();
+        self.entries.insert(number, Entry { since, cell, waiting });
+    }
+
+    /// The cells of what is held.
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        self.by_cell.keys().cloned().collect()
+    }
+
+    /// The one of this cell whose turn it is.
+    pub(super) fn take(&mut self, cell: &Cell) -> Option<Waiting> {
+        let (_, number) = *self.by_cell.get(cell)?.first()?;
+        self.remove(number)
+    }
+
+    /// Waits until some were held long enough; for ever where nothing is held.
+    pub(super) async fn due(&self) {
+        match self.entries.first_key_value() {
+            Some((_, oldest)) => tokio::time::sleep_until(oldest.since + self.longest).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Those that were held long enough: another worker may have room.
+    pub(super) fn take_due(&mut self) -> Receipts {
+        let now = Instant::now();
+        let mut back = Receipts::default();
+        while let Some((&number, oldest)) = self.entries.first_key_value()
+            && oldest.since + self.longest <= now
+            && let Some(waiting) = self.remove(number)
+        {
+            back.add(&waiting.acks, waiting.token);
+        }
+        back
+    }
+
+    /// All.
+    pub(super) fn take_all(&mut self) -> Receipts {
+        let mut receipts = Receipts::default();
+        for entry in std::mem::take(&mut self.entries).into_values() {
+            receipts.add(&entry.waiting.acks, entry.waiting.token);
+        }
+        self.by_cell.clear();
+        self.by_lane.clear();
+        self.bytes = 0;
+        receipts
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Waiting> {
+        let Entry { cell, waiting, .. } = self.entries.remove(&number)?;
+        self.bytes -= bytes(&waiting);
+        let lane = waiting.delivered.lane();
+        if let Some(turns) = self.by_cell.get_mut(&cell) {
+            turns.remove(&(lane.priority, number));
+            if turns.is_empty() {
+                self.by_cell.remove(&cell);
+            }
+        }
+        if let Some(count) = self.by_lane.get_mut(lane) {
+            *count -= 1;
+        }
+        Some(waiting)
+    }
+}
+
+fn bytes(waiting: &Waiting) -> usize {
+    match &waiting.delivered {
+        Delivered::Submission(task) => task.payload.as_bytes().len(),
+        Delivered::Ready(_) => 0,
+    }
+}
