@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test test-tools lint fmt bench fuzz example clean
+.PHONY: help run test test-tools chaos-short chaos lint fmt bench fuzz example clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,33 @@ test: test-tools ## Run every test: units, conformance, faults, end to end
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace
 	scripts/run-example --files 300
+	@$(MAKE) chaos-short
+
+# A seed of its own for each run would find more, and a failure less easily again.
+chaos-short: test-tools ## Inject a few faults on every broker, and see whether the checker sees; about 3.5 minutes
+	$(CARGO) build --locked --package forebay --package forebay-chaos
+	target/debug/forebay-chaos run --broker nats --faults 8 --seed 1 --only '$(SHORT)'
+	target/debug/forebay-chaos run --broker rabbitmq --faults 8 --seed 2 --only '$(SHORT)'
+	target/debug/forebay-chaos run --broker embedded --faults 3 --seed 1
+	target/debug/forebay-chaos sabotage --broker nats
+
+SHORT = kill -9 · worker,kill -9 · Postgres,kill -9 · broker,pause · worker,disk wiped,black hole · everybody–broker,half-open · everybody–Postgres,clock -1 h · worker
+
+chaos: test-tools ## Inject 110 faults on every broker, and more, and bring docs/reliability.md up to date; about 25 minutes
+	$(CARGO) build --release --locked --package forebay
+	$(CARGO) build --release --locked --package forebay-chaos
+	mkdir -p target/chaos
+	target/release/forebay-chaos run --broker nats --faults $(FAULTS) --seed $(SEED) --report target/chaos/1-nats.json
+	target/release/forebay-chaos run --broker rabbitmq --faults $(FAULTS) --seed $(SEED) --report target/chaos/2-rabbitmq.json
+	target/release/forebay-chaos run --broker embedded --faults $(FAULTS) --seed $(SEED) --report target/chaos/3-embedded.json
+	target/release/forebay-chaos wipe --broker nats --report target/chaos/4-wipe-nats.json
+	target/release/forebay-chaos wipe --broker rabbitmq --report target/chaos/5-wipe-rabbitmq.json
+	target/release/forebay-chaos sabotage --broker nats
+	target/release/forebay-chaos sabotage --broker rabbitmq
+	target/release/forebay-chaos report target/chaos/*.json
+
+FAULTS ?= 110
+SEED ?= 1
 
 lint: ## Check format, lints, documentation
 	$(CARGO) fmt --all --check

@@ -141,8 +141,23 @@ impl Node {
         Ok(names)
     }
 
-    /// Evaluates Erlang expressions, divided by commas, and returns the value of the last.
+    /// Evaluates Erlang expressions, divided by commas, and returns the value of the last. A busy server may refuse the
+    /// connection at first; then nothing was evaluated.
     pub(super) async fn eval(&self, expressions: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.eval_once(expressions).await {
+                Err(error)
+                    if error.to_string().contains("failed to connect") && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                evaluated => return evaluated,
+            }
+        }
+    }
+
+    async fn eval_once(&self, expressions: &str) -> Result<String> {
         let mut call = tokio::process::Command::new(call_program()?)
             .args(["-sname", &self.name, "-c", &self.cookie, "-e"])
             .env("ERL_EPMD_PORT", self.names.to_string())
