@@ -1,13 +1,14 @@
 //! `forebay dev`: everything in one process, on one file.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use forebay_runtime::{
     config::Loaded,
     listen::{listen, reachable},
-    open,
+    open::{self, Backends},
 };
+use forebay_worker::WorkerOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +41,7 @@ pub(crate) async fn run(args: Dev, mut loaded: Loaded) -> Result<Code> {
     std::fs::create_dir_all(&args.data)
         .with_context(|| format!("--data {} cannot be used as a folder", args.data.display()))?;
     let backends = open::embedded(&args.data.join(DATABASE), &process.metrics).await?;
+    take_over(&backends).await?;
     process.open_admin(admin);
     // The worker goes on until the last request is answered: one of them may wait for its task.
     let drain = CancellationToken::new();
@@ -54,6 +56,20 @@ pub(crate) async fn run(args: Dev, mut loaded: Loaded) -> Result<Code> {
     let _ = work.await;
     drop(backends);
     process.end().await
+}
+
+/// Nobody else has these data open, so whoever is registered there is dead: its tasks need not wait for its lease.
+async fn take_over(backends: &Backends) -> Result<()> {
+    let lost_max = WorkerOptions::default().lost_max;
+    let taken = backends.store.take_back(Duration::ZERO, lost_max).await;
+    let taken = taken.context("take back what was running")?;
+    if !taken.is_empty() {
+        tracing::warn!(
+            tasks = taken.len(),
+            "the last process did not end in good order, its tasks were taken back"
+        );
+    }
+    Ok(())
 }
 
 /// Settings of production may be in the environment, and the user may believe that they count.
