@@ -4,6 +4,7 @@ use std::{io::Read, time::Duration};
 
 use forebay_client::{NewTask, SubmitOptions, Task};
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::{connect, print::Printer, show, upload};
 use crate::{
@@ -36,10 +37,12 @@ pub(crate) async fn submit(mut args: Submit) -> Result<Code> {
         out.json_or(&task, || format!("{}  {}", task.id, show::state(&task)))?;
         return Ok(Code::Done);
     };
-    if !task.is_final() {
-        task = client
-            .wait(&task.id, wait.saturating_sub(began.elapsed()))
-            .await?;
+    let left = wait.saturating_sub(began.elapsed());
+    if !task.is_final() && !left.is_zero() {
+        // It is accepted, whatever becomes of the question how it does.
+        if let Ok(Ok(seen)) = timeout(left, client.wait(&task.id, left)).await {
+            task = seen;
+        }
     }
     ended(&mut out, &task)
 }

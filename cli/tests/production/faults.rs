@@ -103,6 +103,7 @@ async fn every_accepted_task_succeeds_exactly_once_whatever_is_killed(kind: Brok
         api.kill();
         api.start_again();
         progress(&accepted, 3 * step).await;
+        stack.broker.settle().await.unwrap();
         stack.broker.kill().unwrap();
         stack.broker.restart().await.unwrap();
         progress(&accepted, 4 * step).await;

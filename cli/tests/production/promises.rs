@@ -102,6 +102,7 @@ async fn without_the_broker_submissions_are_refused_within_two_seconds_and_reads
         .await
         .unwrap();
     user.finished(&api.http, &known).await;
+    stack.broker.settle().await.unwrap();
     stack.broker.kill().unwrap();
     let client = reqwest::Client::new();
     for _ in 0..3 {
@@ -146,6 +147,7 @@ async fn a_wiped_broker_loses_nothing_that_was_recorded(kind: BrokerKind) {
     let last = ids.last().unwrap();
     assert!(user.get(&api.http, last).await.is_some());
     drop(recorder);
+    stack.broker.settle().await.unwrap();
     stack.broker.kill().unwrap();
     stack.broker.wipe().unwrap();
     stack.broker.restart().await.unwrap();

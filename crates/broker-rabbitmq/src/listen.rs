@@ -1,6 +1,6 @@
 //! Listening to what is said to all processes.
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use lapin::{
     message::Delivery as Received,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions},
@@ -62,15 +62,29 @@ impl Listener {
     /// What is said next. `None` where nothing will ever be heard again. May be dropped at any moment.
     pub(crate) async fn next(&mut self) -> Option<Received> {
         if self.unanswered >= TOGETHER {
-            // Before the wait: where this call is dropped, the frame is in line all the same.
-            self.unanswered = 0;
-            let up_to = BasicAckOptions { multiple: true };
-            self.channel.0.basic_ack(self.last, up_to).await.ok()?;
+            self.answer().await?;
         }
+        let received = match self.heard.next().now_or_never() {
+            Some(received) => received,
+            None => {
+                // The server closes a channel on which something is unanswered for long.
+                self.answer().await?;
+                self.heard.next().await
+            }
+        };
         // An error is followed by the end.
-        let received = self.heard.next().await?.ok()?;
+        let received = received?.ok()?;
         self.unanswered += 1;
         self.last = received.delivery_tag;
         Some(received)
+    }
+
+    async fn answer(&mut self) -> Option<()> {
+        // Before the wait: where this call is dropped, the frame is in line all the same.
+        if std::mem::take(&mut self.unanswered) > 0 {
+            let up_to = BasicAckOptions { multiple: true };
+            self.channel.0.basic_ack(self.last, up_to).await.ok()?;
+        }
+        Some(())
     }
 }

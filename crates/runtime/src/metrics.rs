@@ -22,6 +22,9 @@ mod process;
 const LABEL_VALUES_MAX: usize = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabels {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
     queue: String,
 }
@@ -99,7 +102,8 @@ pub struct Metrics {
     queue_ready: Family<QueueLabels, Gauge>,
     queue_running: Family<QueueLabels, Gauge>,
     queue_scheduled: Family<QueueLabels, Gauge>,
-    queue_stats_timestamp: Gauge,
+    /// Absent until it is first known.
+    queue_stats_timestamp: Family<NoLabels, Gauge>,
 }
 
 /// From 0.1 ms to 10 s: for requests, publishes and statements.
@@ -148,7 +152,7 @@ impl Metrics {
             queue_ready: Family::default(),
             queue_running: Family::default(),
             queue_scheduled: Family::default(),
-            queue_stats_timestamp: Gauge::default(),
+            queue_stats_timestamp: Family::default(),
         };
         metrics.registered()
     }
@@ -367,7 +371,9 @@ impl Metrics {
             set(&self.queue_running, &queue, gauges.running);
             set(&self.queue_scheduled, &queue, gauges.scheduled);
         }
-        self.queue_stats_timestamp.set(now_unix_seconds);
+        self.queue_stats_timestamp
+            .get_or_create(&NoLabels {})
+            .set(now_unix_seconds);
     }
 
     /// All metrics in the text format of OpenMetrics.

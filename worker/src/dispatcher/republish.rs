@@ -1,9 +1,10 @@
 //! Publishes again what the broker has lost.
 //!
 //! Two things show that a waiting task has lost its message: its lane is empty, or it was queued well before the newest
-//! message that its lane has delivered. The first is certain. The second is not where workers hand messages back for
-//! long, because they have no handler for them, say: a lane that had to be helped because of it is left alone for a
-//! while then, and longer each time, so that messages don't multiply.
+//! message that its lane has delivered. The first is certain, but for what other workers have in hand on RabbitMQ, which
+//! does not count it; a message too many is turned away. The second is not where workers hand messages back for long,
+//! because they have no handler for them, say: a lane that had to be helped because of it is left alone for a while
+//! then, and longer each time, so that messages don't multiply.
 
 use std::{
     collections::BTreeMap,

@@ -38,6 +38,9 @@ impl Executor {
             let Some(waiting) = self.recognise(delivery, &acks) else {
                 continue;
             };
+            let Some(waiting) = self.unless_here(waiting, &mut done) else {
+                continue;
+            };
             // Its slot, if it has one, is free again while it is held.
             let cell = self.bulkheads.cell(&waiting.delivered);
             let Some(place) = self.bulkheads.place(&cell) else {
@@ -50,6 +53,19 @@ impl Executor {
             }
         }
         self.answer(done, back);
+    }
+
+    /// What comes once more of a start that this worker has already needs no room.
+    fn unless_here(&mut self, waiting: Waiting, done: &mut Receipts) -> Option<Waiting> {
+        match self.running.is_claimed(start_of(&waiting.delivered)) {
+            Some(true) => done.add(&waiting.acks, waiting.token),
+            Some(false) => self.parked.add(&waiting.acks, waiting.token, Then::HandBack),
+            None => match self.held.renew(waiting) {
+                Ok(other) => done.add(&other.acks, other.token),
+                Err(waiting) => return Some(waiting),
+            },
+        }
+        None
     }
 
     /// Where a bulkhead has room again, what is held for it comes before what is new.
@@ -176,8 +192,9 @@ async fn set_aside(shared: Arc<Shared>, message: Undecodable, acks: Arc<dyn Ackn
                 );
             }
             Err(error) => {
-                // Not acknowledged, it comes again.
                 debug!(error = chain(&error), "setting a message aside failed");
+                tokio::time::sleep(shared.options.intake.unknown_kind_pause).await;
+                receipts.hand_back().await;
                 return;
             }
         }

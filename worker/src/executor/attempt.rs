@@ -6,7 +6,7 @@ use forebay_core::{ClaimId, Decision, Json, Outcome, RUN_AT_AHEAD_MAX, WorkerId,
 use forebay_runtime::supervise::random_unit;
 use forebay_store::{Claimed, Completion};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -91,10 +91,9 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
 }
 
 async fn execute(shared: &Shared, attempt: &Attempt, log: &LogTail) -> End {
-    let _permit = match permit(attempt).await {
-        Ok(permit) => permit,
-        Err(reason) => return End::Stopped(reason),
-    };
+    if let Some(reason) = attempt.stop.reason() {
+        return End::Stopped(reason);
+    }
     let claimed = &attempt.claimed;
     let waited = shared.clock.now().duration_since(claimed.queued_at);
     let waited = Duration::try_from(waited).unwrap_or_default();
@@ -105,21 +104,6 @@ async fn execute(shared: &Shared, attempt: &Attempt, log: &LogTail) -> End {
     let deadline = Instant::now() + claimed.timeout.min(TIMEOUT_MAX);
     let handler = start(attempt, execution(attempt, deadline, log, &span), span);
     watch(handler, attempt, deadline, shared.options.handler_grace).await
-}
-
-/// Where the handler has a bound of its own, waits for its turn.
-async fn permit(attempt: &Attempt) -> Result<Option<OwnedSemaphorePermit>, StopReason> {
-    if let Some(reason) = attempt.stop.reason() {
-        return Err(reason);
-    }
-    let Some(permits) = &attempt.registered.permits else {
-        return Ok(None);
-    };
-    tokio::select! {
-        reason = attempt.stop.cancelled() => Err(reason),
-        // Nobody closes it.
-        permit = Arc::clone(permits).acquire_owned() => Ok(permit.ok()),
-    }
 }
 
 fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -> Execution {

@@ -35,6 +35,13 @@ pub(super) struct Cell {
     suspect: bool,
 }
 
+impl Cell {
+    /// Whether it is about tasks of which one runs at a time.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+}
+
 /// A place in a kind's bulkhead. It is held from before a task is claimed until its outcome is stored, as its slot is.
 /// Dropping it makes room.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! they bring. Kinds that must not wait for each other need lanes, or queues, of their own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -16,9 +16,11 @@ use forebay_core::{Lane, Priority, Timestamp};
 use forebay_store::Delivered;
 use tokio::time::Instant;
 
-use super::bulkhead::Cell;
+use super::{bulkhead::Cell, claim::start_of, running::Start};
 use crate::{handlers::Registered, subscribe::Receipts};
 
+/// So many deliveries may be held, of all lanes; past it nothing more is received.
+const HELD_MAX: usize = 1_000;
 /// Payloads of so many bytes may be held; past it nothing more is received, whatever the lane.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -44,8 +46,10 @@ pub(super) struct Held {
     next: u64,
     bytes: usize,
     entries: BTreeMap<u64, Entry>,
+    by_start: HashMap<Start, u64>,
     /// The more urgent of a cell first, then the older.
     by_cell: BTreeMap<Cell, BTreeSet<(Priority, u64)>>,
+    /// How many of each lane, without suspects: they wait long for their turn, and a lane must not wait with them.
     by_lane: BTreeMap<Lane, usize>,
 }
 
@@ -58,6 +62,7 @@ impl Held {
             next: 0,
             bytes: 0,
             entries: BTreeMap::new(),
+            by_start: HashMap::new(),
             by_cell: BTreeMap::new(),
             by_lane: BTreeMap::new(),
         }
@@ -65,21 +70,39 @@ impl Held {
 
     /// Whether so much of this lane is held that no more of it should be received.
     pub(super) fn is_full(&self, lane: &Lane) -> bool {
-        self.bytes >= BYTES_MAX
+        self.entries.len() >= HELD_MAX
+            || self.bytes >= BYTES_MAX
             || self
                 .by_lane
                 .get(lane)
                 .is_some_and(|&count| count >= self.lane_max)
     }
 
+    /// Where another delivery for the same start is held, holds this one in its place: the other may be of a
+    /// connection that is no more. Returns the one that is not needed.
+    pub(super) fn renew(&mut self, mut waiting: Waiting) -> Result<Waiting, Waiting> {
+        let number = self.by_start.get(&start_of(&waiting.delivered));
+        match number.and_then(|number| self.entries.get_mut(number)) {
+            Some(entry) => {
+                std::mem::swap(&mut entry.waiting.acks, &mut waiting.acks);
+                std::mem::swap(&mut entry.waiting.token, &mut waiting.token);
+                Ok(waiting)
+            }
+            None => Err(waiting),
+        }
+    }
+
     pub(super) fn add(&mut self, cell: Cell, waiting: Waiting) {
         let number = self.next;
         self.next += 1;
+        self.by_start.insert(start_of(&waiting.delivered), number);
         self.bytes += bytes(&waiting);
         let lane = waiting.delivered.lane().clone();
         let turn = (lane.priority, number);
         self.by_cell.entry(cell.clone()).or_default().insert(turn);
-        *self.by_lane.entry(lane).or_default() += 1;
+        if !cell.is_suspect() {
+            *self.by_lane.entry(lane).or_default() += 1;
+        }
         let since = Instant::now();
         self.entries.insert(number, Entry { since, cell, waiting });
     }
@@ -122,6 +145,7 @@ impl Held {
         for entry in std::mem::take(&mut self.entries).into_values() {
             receipts.add(&entry.waiting.acks, entry.waiting.token);
         }
+        self.by_start.clear();
         self.by_cell.clear();
         self.by_lane.clear();
         self.bytes = 0;
@@ -131,6 +155,7 @@ impl Held {
     fn remove(&mut self, number: u64) -> Option<Waiting> {
         let Entry { cell, waiting, .. } = self.entries.remove(&number)?;
         self.bytes -= bytes(&waiting);
+        self.by_start.remove(&start_of(&waiting.delivered));
         let lane = waiting.delivered.lane();
         if let Some(turns) = self.by_cell.get_mut(&cell) {
             turns.remove(&(lane.priority, number));
@@ -138,7 +163,9 @@ impl Held {
                 self.by_cell.remove(&cell);
             }
         }
-        if let Some(count) = self.by_lane.get_mut(lane) {
+        if !cell.is_suspect()
+            && let Some(count) = self.by_lane.get_mut(lane)
+        {
             *count -= 1;
         }
         Some(waiting)

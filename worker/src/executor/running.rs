@@ -53,6 +53,11 @@ impl Running {
         }
     }
 
+    /// Whether a start that is held is claimed already; `None` where it is not held.
+    pub(super) fn is_claimed(&self, start: Start) -> Option<bool> {
+        self.lock().get(&start).map(|held| held.claimed)
+    }
+
     pub(super) fn claimed(&self, start: Start) {
         if let Some(held) = self.lock().get_mut(&start) {
             held.claimed = true;

@@ -21,7 +21,6 @@ use std::{
 use async_trait::async_trait;
 use forebay_core::{InvalidName, Json, Kind, Project, QueueName, RetryPolicy, TaskId, TraceParent};
 use thiserror::Error;
-use tokio::sync::Semaphore;
 
 pub use log::LogTail;
 pub use stop::{Stop, StopReason};
@@ -199,8 +198,6 @@ pub enum RegisterError {
 pub(crate) struct Registered {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) settings: HandlerSettings,
-    /// Where the settings bound the concurrency.
-    pub(crate) permits: Option<Arc<Semaphore>>,
 }
 
 /// Which kinds a worker knows, and what runs them.
@@ -242,12 +239,7 @@ impl Handlers {
         match self.by_kind.entry(kind) {
             Entry::Occupied(taken) => Err(RegisterError::Duplicate(taken.key().clone())),
             Entry::Vacant(place) => {
-                let permits = settings.concurrency.map(|n| Arc::new(Semaphore::new(n.max(1))));
-                place.insert(Arc::new(Registered {
-                    handler,
-                    settings,
-                    permits,
-                }));
+                place.insert(Arc::new(Registered { handler, settings }));
                 Ok(())
             }
         }

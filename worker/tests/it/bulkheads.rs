@@ -8,7 +8,7 @@ use std::{
 
 use forebay_broker::Source;
 use forebay_core::{Lane, Priority, QueueName, State, SubmitRequest, TaskId};
-use forebay_worker::{HandlerSettings, Handlers};
+use forebay_worker::{HandlerSettings, Handlers, WorkerOptions};
 use tokio::sync::Semaphore;
 
 use crate::support::{World, executor_only, holds, options, request, settings};
@@ -187,4 +187,27 @@ async fn what_is_held_goes_back_when_the_worker_stops() {
     let _second = world.worker(options(), kinds.handlers(&settings()));
     world.wait_for_all(&flood, State::Succeeded).await;
     assert!(kinds.starts(&flood).iter().all(|&starts| starts == 1));
+}
+
+#[tokio::test]
+async fn tasks_on_their_last_life_do_not_hold_up_their_lane() {
+    let world = World::default();
+    let kinds = Kinds::new();
+    let options = || WorkerOptions {
+        lost_max: 2,
+        ..options()
+    };
+    let shaken = submit(&world, "slow", "default", 9).await;
+    let starts = || kinds.starts(&shaken).iter().sum::<u32>();
+    let first = world.worker(options(), kinds.handlers(&settings()));
+    holds("all run", || starts() == 9).await;
+    first.crash().await;
+    let second = world.worker(options(), kinds.handlers(&settings()));
+    holds("one of them runs again", || starts() == 10).await;
+    let others = submit(&world, "quick", "default", 50).await;
+    world.wait_for_all(&others, State::Succeeded).await;
+    assert_eq!(starts(), 10, "one at a time");
+    kinds.gate.add_permits(1_000);
+    world.wait_for_all(&shaken, State::Succeeded).await;
+    second.drain().await;
 }
