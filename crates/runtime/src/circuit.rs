@@ -77,6 +77,8 @@ pub struct Circuit {
     /// Whether no call was answered between the opening before and the latest.
     again: bool,
     probe_at: Instant,
+    /// Whether a call was answered since the latest probe began.
+    answered_since: bool,
     doubted_at: Option<Instant>,
 }
 
@@ -92,6 +94,7 @@ impl Circuit {
             opened_at: now,
             again: false,
             probe_at: now,
+            answered_since: false,
             doubted_at: None,
         }
     }
@@ -119,6 +122,7 @@ impl Circuit {
     /// A call was answered, be it with a refusal: the dependency is there.
     pub fn answered(&mut self, now: Instant) -> Option<Change> {
         self.round = 0;
+        self.answered_since = true;
         self.is_there(now)
     }
 
@@ -157,6 +161,7 @@ impl Circuit {
 
     /// A probe begins. There is one at a time.
     pub fn probe_begins(&mut self) {
+        self.answered_since = false;
         if self.state == State::Open {
             self.state = State::HalfOpen;
         }
@@ -167,10 +172,11 @@ impl Circuit {
         self.is_there(now)
     }
 
-    /// The probe was not answered. That confirms any doubt.
+    /// The probe was not answered. That confirms any doubt, unless a call was answered since it began: then it is
+    /// the probe that waits for something, and not the dependency that is away.
     pub fn probe_failed(&mut self, now: Instant, luck: f64) -> Option<Change> {
         if self.state == State::Closed {
-            return Some(self.open(now, luck));
+            return (!self.answered_since).then(|| self.open(now, luck));
         }
         self.state = State::Open;
         self.wait_longer(now, luck);

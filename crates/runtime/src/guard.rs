@@ -22,8 +22,12 @@ use crate::{
 
 /// After so long without any answer, while a call waits for one, a probe finds out whether the dependency hangs.
 const SILENCE: Duration = Duration::from_millis(300);
-/// How long a probe may take. With [`SILENCE`] it bounds how long the first calls of an outage wait.
+/// How long a probe may take while calls go through. With [`SILENCE`] it bounds how long the first calls of an outage
+/// wait.
 const PROBE_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// How long it may take while they are refused, when nobody waits for it: enough for a new connection over a slow
+/// link, so that the return is found there, too.
+const OPEN_PROBE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a call was not made, or was given up: its dependency has not answered for a while. Says nothing about
 /// what the call asked for.
@@ -125,8 +129,7 @@ impl Guard {
         call: impl Future<Output = T>,
         judge: impl FnOnce(&T) -> Verdict,
     ) -> Result<T, Away> {
-        let mut openings = self.shared.openings.subscribe();
-        self.shared.admit()?;
+        let mut openings = self.shared.admit()?;
         let opened = async {
             // The sender is ours, so this ends with an opening only.
             let _ = openings.changed().await;
@@ -177,11 +180,13 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self) -> Result<(), Away> {
-        self.lock()
-            .circuit
-            .admit(now())
-            .map_err(|refusal| self.away(refusal))
+    /// Hands out what tells of the openings from now on. Under the lock, so that none from before is among them.
+    fn admit(&self) -> Result<watch::Receiver<u64>, Away> {
+        let inner = self.lock();
+        match inner.circuit.admit(now()) {
+            Ok(()) => Ok(self.openings.subscribe()),
+            Err(refusal) => Err(self.away(refusal)),
+        }
     }
 
     fn away(&self, refusal: Refusal) -> Away {
@@ -216,13 +221,16 @@ impl Shared {
                 // Under the lock, so that the metric ends up as the circuit does.
                 self.metrics.circuit(self.dependency, inner.circuit.state());
             }
+            if matches!(change, Some(Change::Opened { .. })) {
+                // Under the lock, so that it reaches the calls that were let in before, and no other.
+                self.openings.send_modify(|count| *count += 1);
+            }
             change
         };
         let dependency = self.dependency;
         match change {
             None => {}
             Some(Change::Opened { again }) => {
-                self.openings.send_modify(|count| *count += 1);
                 if again {
                     tracing::debug!(dependency, "the circuit is open again");
                 } else {
@@ -271,6 +279,27 @@ impl Shared {
         }
     }
 
+    /// Asks the dependency once, and waits for as long as a probe may take.
+    async fn ask(&self) -> Verdict {
+        let mut answer = AssertUnwindSafe((self.probe)()).catch_unwind();
+        let began = Instant::now();
+        loop {
+            match timeout(SILENCE, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Verdict::Failed),
+                Err(_) if began.elapsed() >= self.probe_time_max() => return Verdict::Failed,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Changes while a probe is under way, where calls open the circuit or close it.
+    fn probe_time_max(&self) -> Duration {
+        match self.lock().circuit.state() {
+            State::Closed => PROBE_TIME_MAX,
+            State::HalfOpen | State::Open => OPEN_PROBE_TIME_MAX,
+        }
+    }
+
     /// Whether there is nothing to find out any more.
     fn settled(&self) -> bool {
         let mut inner = self.lock();
@@ -295,14 +324,9 @@ async fn probe(guarded: Weak<Shared>) {
             circuit.probe_begins();
             None
         });
-        let asked = AssertUnwindSafe((shared.probe)()).catch_unwind();
-        match timeout(PROBE_TIME_MAX, asked).await {
-            Ok(Ok(Verdict::Answered | Verdict::Unknown)) => {
-                shared.apply(|circuit| circuit.probe_answered(now()));
-            }
-            Ok(Ok(Verdict::Failed) | Err(_)) | Err(_) => {
-                shared.apply(|circuit| circuit.probe_failed(now(), random_unit()));
-            }
+        match shared.ask().await {
+            Verdict::Answered | Verdict::Unknown => shared.apply(|circuit| circuit.probe_answered(now())),
+            Verdict::Failed => shared.apply(|circuit| circuit.probe_failed(now(), random_unit())),
         }
         if shared.settled() {
             return;

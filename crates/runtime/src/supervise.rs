@@ -3,33 +3,43 @@
 use std::{future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 /// The longest wait before something is started again. Attempts are cheap: circuits refuse them at once while what
 /// they need is away, so that a short wait only means that its return is soon noticed.
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(2);
+/// What has run for so long works: longer than any attempt waits for an answer.
+const WORKS_AFTER: Duration = Duration::from_secs(15);
 
 /// Runs `start` again and again until it returns `Ok` or `stop` is cancelled: for loops that depend on something
-/// that may go away. Waits with backoff and jitter in between; a run of over a minute resets the backoff.
+/// that may go away. Waits with backoff and jitter in between. The first failure of a row is a warning, and the others
+/// are for those who debug; a run of fifteen seconds ends the row, and resets the backoff.
 pub async fn keep_running<F, Fut>(name: &'static str, stop: &CancellationToken, mut start: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let mut backoff = Backoff::default();
+    let mut failures = 0_u32;
     while !stop.is_cancelled() {
-        let began = tokio::time::Instant::now();
-        match start().await {
-            Ok(()) => return,
-            Err(problem) => warn!(
-                component = name,
-                error = format!("{problem:#}"),
-                "failed, and is started again"
-            ),
+        let mut run = std::pin::pin!(start());
+        let ended = match tokio::time::timeout(WORKS_AFTER, &mut run).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                if failures > 0 {
+                    info!(component = name, failures, "works again");
+                }
+                (failures, backoff) = (0, Backoff::default());
+                run.await
+            }
+        };
+        let Err(problem) = ended else { return };
+        let error = format!("{problem:#}");
+        match failures {
+            0 => warn!(component = name, error, "failed, and is started again"),
+            _ => debug!(component = name, error, "failed again"),
         }
-        if began.elapsed() > Duration::from_secs(60) {
-            backoff = Backoff::default();
-        }
+        failures = failures.saturating_add(1);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(backoff.next()) => {}
@@ -93,4 +103,52 @@ pub fn random_bytes() -> [u8; 10] {
 #[must_use]
 pub fn random_unit() -> f64 {
     rand::random()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::{
+        Layer,
+        layer::{Context, SubscriberExt},
+    };
+
+    use super::*;
+
+    /// The levels of what is logged.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_a_warning_once_and_its_end_is_told() {
+        let levels = Levels::default();
+        let subscriber = tracing_subscriber::registry().with(levels.clone());
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let stop = CancellationToken::new();
+        let mut runs = [0, 3, 0, 40, 0].into_iter();
+        keep_running("test", &stop, || {
+            let run = runs.next();
+            async move {
+                match run {
+                    None => Ok(()),
+                    Some(seconds) => {
+                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                        anyhow::bail!("the test goes on")
+                    }
+                }
+            }
+        })
+        .await;
+        let (warn, info, debug) = (Level::WARN, Level::INFO, Level::DEBUG);
+        let told = levels.0.lock().unwrap().clone();
+        assert_eq!(told, [warn, debug, debug, info, warn, debug]);
+    }
 }

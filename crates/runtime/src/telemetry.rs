@@ -57,9 +57,7 @@ pub fn start(args: &LogArgs, service: &'static str) -> anyhow::Result<Telemetry>
 }
 
 fn log_layer(args: &LogArgs) -> anyhow::Result<Box<dyn Layer<Registry> + Send + Sync>> {
-    let filter = EnvFilter::builder()
-        .parse(&args.log)
-        .context("parse the log filter")?;
+    let filter = filter(&args.log)?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE);
@@ -74,6 +72,21 @@ fn log_layer(args: &LogArgs) -> anyhow::Result<Box<dyn Layer<Registry> + Send + 
         }
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     })
+}
+
+/// RabbitMQ's client tells of each message that comes back, with its payload, and of each lost connection as an error.
+/// Neither is wanted by who asks for `debug`, but only by who asks for it by name.
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    const CLIENT: &str = "lapin";
+    let filter = EnvFilter::builder()
+        .parse(directives)
+        .context("parse the log filter")?;
+    let target = |directive: &str| directive.split(['=', '[']).next().map(str::trim) == Some(CLIENT);
+    if directives.split(',').any(target) {
+        return Ok(filter);
+    }
+    let silent = format!("{CLIENT}=off").parse().context("silence the client")?;
+    Ok(filter.add_directive(silent))
 }
 
 fn exporter(endpoint: &str, service: &'static str) -> anyhow::Result<SdkTracerProvider> {
@@ -171,6 +184,30 @@ mod tests {
                 "it must name the span, not its parent"
             );
         });
+    }
+
+    /// Which of our own warning, the client's, and that of one of its modules, are logged.
+    fn logged(directives: &str) -> (bool, bool, bool) {
+        let subscriber = tracing_subscriber::registry().with(filter(directives).unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            (
+                tracing::enabled!(target: "forebay_worker", tracing::Level::WARN),
+                tracing::enabled!(target: "lapin", tracing::Level::WARN),
+                tracing::enabled!(target: "lapin::returned_messages", tracing::Level::WARN),
+            )
+        })
+    }
+
+    #[test]
+    fn the_client_of_rabbitmq_is_silent_unless_it_is_asked_for_by_name() {
+        for silent in ["info", "debug,sqlx=warn", "trace", "info,lapin=off"] {
+            assert_eq!(logged(silent), (true, false, false), "{silent}");
+        }
+        assert_eq!(logged(""), (false, false, false));
+        for asked in ["lapin", "lapin=warn", "off,lapin=debug"] {
+            assert_eq!(logged(asked), (false, true, true), "{asked}");
+        }
+        assert_eq!(logged("info,lapin::returned_messages=warn"), (true, false, true));
     }
 
     #[test]

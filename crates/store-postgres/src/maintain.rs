@@ -10,7 +10,13 @@ use sqlx::{
     postgres::PgPoolOptions,
 };
 
-use crate::{PostgresStore, connect::CONNECT_TIME_MAX, error, hot::bounded, values::duration_us};
+use crate::{
+    PostgresStore,
+    connect::CONNECT_TIME_MAX,
+    error,
+    hot::{bounded, query},
+    values::duration_us,
+};
 
 /// A schema that a newer program has brought up to date is left as it is: replicas are replaced one by one.
 static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
@@ -51,11 +57,16 @@ impl Admin for PostgresStore {
         })
     }
 
+    /// On a connection of the hot statements: users' lists may hold all of the others for seconds, and it is this that
+    /// tells whether the database is away.
     async fn check(&self) -> Result<()> {
         const DOING: &str = "check the schema";
-        let found = sqlx::query_scalar::<_, i64>(include_str!("../queries/schema_version.sql"));
-        let found = found.fetch_one(&self.reads);
-        let found = bounded(DOING, async { found.await.map_err(|e| error::read(DOING, e)) }).await?;
+        let sql = include_str!("../queries/schema_version.sql");
+        let mut connection = self.hot.get(DOING).await?;
+        let rows = bounded(DOING, query(connection.client(), DOING, sql, &[])).await;
+        let rows = connection.settle(rows)?;
+        let row = rows.first().ok_or_else(|| error::corrupt("no version"))?;
+        let found: i64 = row.try_get(0).map_err(error::corrupt)?;
         let needed = schema_version();
         // A newer schema serves older programs, too: that is a rule of the migrations.
         match found < needed {
@@ -112,4 +123,25 @@ async fn drop_expired(
     let stray = sqlx::query(include_str!("../queries/tasks_drop_stray.sql")).bind(retention_us);
     stray.execute(&mut *connection).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_testkit::postgres::Postgres;
+
+    use super::*;
+    use crate::PostgresOptions;
+
+    #[tokio::test]
+    async fn it_is_found_there_while_users_hold_all_connections_for_reads() {
+        let url = Postgres::shared().await.fresh_database().expect("a database");
+        let options = PostgresOptions {
+            read_connections: 1,
+            ..PostgresOptions::new(url)
+        };
+        let store = PostgresStore::connect(&options).await.expect("connect");
+        store.migrate().await.expect("migrate");
+        let _held = store.reads.acquire().await.expect("the only one");
+        store.check().await.expect("it is there");
+    }
 }

@@ -53,7 +53,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut circuit = Circuit::new(now);
-        let mut failures = 0;
+        let (mut failures, mut answered_since) = (0, false);
         for (event, luck) in events {
             let before = circuit.state();
             let change = apply(&mut circuit, event, &mut now, luck);
@@ -66,10 +66,15 @@ proptest! {
             let (was, is) = (before == State::Closed, circuit.state() == State::Closed);
             prop_assert_eq!(matches!(change, Some(Change::Opened { .. })), was && !is);
             prop_assert_eq!(matches!(change, Some(Change::Closed { .. })), !was && is);
-            // Nothing but failures in a row or a failed probe opens it.
-            if was && !is {
-                prop_assert!(matches!(event, Event::ProbeFailed) || failures >= FAILURES_MAX);
-            }
+            // Nothing but failures in a row opens it, or a probe that fails while no call is answered: that always.
+            let by_probe = matches!(event, Event::ProbeFailed) && !answered_since;
+            let by_calls = matches!(event, Event::Failed) && failures >= FAILURES_MAX;
+            prop_assert_eq!(was && !is, was && (by_probe || by_calls));
+            answered_since = match event {
+                Event::Answered => true,
+                Event::ProbeBegins => false,
+                _ => answered_since,
+            };
             // An answer always closes it.
             if matches!(event, Event::Answered | Event::ProbeAnswered) {
                 prop_assert!(is);
@@ -95,6 +100,22 @@ fn single_failures_between_answers_never_open_it() {
         assert_eq!(circuit.answered(now), None);
     }
     assert_eq!(circuit.admit(now), Ok(()));
+}
+
+#[test]
+fn a_probe_that_fails_while_calls_are_answered_does_not_open_it() {
+    let now = Instant::now();
+    let mut circuit = Circuit::new(now);
+    circuit.probe_begins();
+    assert_eq!(circuit.answered(now), None);
+    assert_eq!(circuit.probe_failed(now, 0.5), None);
+    assert_eq!(circuit.admit(now), Ok(()));
+    // What was answered before a probe began proves nothing.
+    circuit.probe_begins();
+    assert_eq!(
+        circuit.probe_failed(now, 0.5),
+        Some(Change::Opened { again: false })
+    );
 }
 
 #[test]

@@ -18,6 +18,10 @@ enum Mood {
     Hangs,
     /// Probes are answered, calls are not.
     HalfDead,
+    /// Calls are answered, probes wait for something.
+    Busy,
+    /// Probes are answered after two seconds, calls are not.
+    FarAway,
     Panics,
 }
 
@@ -32,9 +36,14 @@ impl Dependency {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Up => Verdict::Answered,
+            Mood::Busy if !probe => Verdict::Answered,
+            Mood::FarAway if probe => {
+                sleep(Duration::from_secs(2)).await;
+                Verdict::Answered
+            }
             Mood::HalfDead if probe => Verdict::Answered,
-            Mood::Down | Mood::HalfDead => Verdict::Failed,
-            Mood::Hangs => std::future::pending().await,
+            Mood::Down | Mood::HalfDead | Mood::FarAway => Verdict::Failed,
+            Mood::Hangs | Mood::Busy => std::future::pending().await,
             Mood::Panics if probe => panic!("a probe that panics"),
             Mood::Panics => Verdict::Failed,
         }
@@ -114,7 +123,7 @@ async fn what_hangs_is_given_up_within_two_seconds_by_all_who_wait() {
     assert_eq!(began.elapsed(), Duration::ZERO);
     dependency.set(Mood::Up);
     // The longest pause, and a probe that began before.
-    sleep(Duration::from_millis(2_300)).await;
+    sleep(Duration::from_millis(6_300)).await;
     assert_eq!(dependency.call(&guard).await, Ok(Verdict::Answered));
 }
 
@@ -132,6 +141,107 @@ async fn a_call_that_takes_long_is_left_alone_while_the_dependency_answers_probe
     );
     let probes = dependency.probes.load(Ordering::Relaxed);
     assert!((10..=40).contains(&probes), "{probes} probes in half a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_waits_for_something_gives_up_nobody_while_calls_are_answered() {
+    let dependency = Dependency::default();
+    let (guard, _) = dependency.guarded();
+    dependency.set(Mood::Busy);
+    let slow = async {
+        sleep(Duration::from_secs(30)).await;
+        Verdict::Failed
+    };
+    let slow = guard.call(Duration::ZERO, slow, |verdict| *verdict);
+    let others = async {
+        // A moment of silence, so that it is doubted, again and again.
+        for _ in 0..80 {
+            sleep(Duration::from_millis(400)).await;
+            assert_eq!(dependency.call(&guard).await, Ok(Verdict::Answered));
+        }
+    };
+    assert_eq!(tokio::join!(slow, others).0, Ok(Verdict::Failed));
+    assert!(
+        dependency.probes.load(Ordering::Relaxed) > 1,
+        "it was not doubted"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_long_to_connect_to_is_found_all_the_same() {
+    let dependency = Dependency::default();
+    let (guard, _) = dependency.guarded();
+    dependency.set(Mood::Down);
+    while dependency.call(&guard).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    assert_ne!(guard.state(), State::Closed);
+    dependency.set(Mood::FarAway);
+    // The longest pause, and the probe.
+    sleep(Duration::from_millis(3_100)).await;
+    assert_eq!(guard.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_has_less_time_once_calls_go_through_again() {
+    let dependency = Dependency::default();
+    let (guard, _) = dependency.guarded();
+    let straggler = async {
+        sleep(Duration::from_secs(5)).await;
+        Verdict::Answered
+    };
+    let straggler = guard.call(Duration::from_secs(60), straggler, |verdict| *verdict);
+    let others = async {
+        dependency.set(Mood::Down);
+        while dependency.call(&guard).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        dependency.set(Mood::Hangs);
+    };
+    assert_eq!(tokio::join!(straggler, others).0, Ok(Verdict::Answered));
+    assert_eq!(guard.state(), State::Closed);
+    let began = Instant::now();
+    assert!(dependency.call(&guard).await.is_err());
+    // The rest of the former probe, a look, and one that is given up as soon as any that calls wait for.
+    assert!(
+        began.elapsed() <= Duration::from_millis(2_400),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn an_opening_is_told_before_anybody_can_close_it() {
+    let (guard, _) = Dependency::default().guarded();
+    let mut before = guard.shared.admit().unwrap();
+    let opened = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        // Nobody is told for as long as somebody looks at what was told last.
+        let held = before.borrow();
+        threads.spawn(|| {
+            guard.shared.apply(|circuit| {
+                circuit.probe_begins();
+                let change = circuit.probe_failed(now(), 0.5);
+                opened.store(true, Ordering::SeqCst);
+                change
+            });
+        });
+        let began = std::time::Instant::now();
+        while !opened.load(Ordering::SeqCst) || began.elapsed() < Duration::from_millis(100) {
+            assert!(began.elapsed() < Duration::from_secs(30), "it never opened");
+            if let Ok(inner) = guard.shared.inner.try_lock() {
+                assert_eq!(inner.circuit.state(), State::Closed, "open, and nobody was told");
+            }
+            std::thread::yield_now();
+        }
+        drop(held);
+    });
+    assert!(before.has_changed().unwrap());
+    before.mark_unchanged();
+    guard.shared.apply(|circuit| circuit.answered(now()));
+    // Who comes afterwards hears nothing of it.
+    assert!(!guard.shared.admit().unwrap().has_changed().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
