@@ -41,12 +41,43 @@ pub struct Away {
     pub retry_in: Duration,
     /// Whether the call was made, and given up: it may have had its effect.
     pub asked: bool,
+    /// What the last probe failed by; empty where it did not say.
+    pub trouble: String,
+}
+
+/// What the last probe failed by, as the probe itself tells it.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble(Arc<Mutex<String>>);
+
+impl Trouble {
+    /// Notes an error, with its causes.
+    pub fn note(&self, error: &dyn std::error::Error) {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        self.set(text);
+    }
+
+    fn set(&self, text: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl fmt::Display for Away {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, silent) = (self.what, self.silent.as_secs_f64());
-        write!(f, "{what} has not answered for {silent:.1} s; ")?;
+        write!(f, "{what} has not answered for {silent:.1} s")?;
+        match self.trouble.as_str() {
+            "" => f.write_str("; ")?,
+            trouble => write!(f, " ({trouble}); ")?,
+        }
         match self.retry_in {
             Duration::ZERO => f.write_str("it is being tried now"),
             wait => write!(f, "next try in {:.1} s", wait.as_secs_f64()),
@@ -79,6 +110,7 @@ struct Shared {
     dependency: &'static str,
     what: &'static str,
     probe: Probe,
+    trouble: Trouble,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
     /// Counts the openings, to those who wait for an answer.
@@ -92,14 +124,22 @@ struct Inner {
 }
 
 impl Guard {
-    /// A guard of the `dependency`, as metrics and logs call it; errors call it `what`.
+    /// A guard of the `dependency`, as metrics and logs call it; errors call it `what`. The probe may say in `trouble`
+    /// why it failed.
     #[must_use]
-    pub fn new(dependency: &'static str, what: &'static str, metrics: Arc<Metrics>, probe: Probe) -> Self {
+    pub fn new(
+        dependency: &'static str,
+        what: &'static str,
+        metrics: Arc<Metrics>,
+        probe: Probe,
+        trouble: Trouble,
+    ) -> Self {
         metrics.circuit(dependency, State::Closed);
         let shared = Shared {
             dependency,
             what,
             probe,
+            trouble,
             metrics,
             inner: Mutex::new(Inner {
                 circuit: Circuit::new(now()),
@@ -195,6 +235,7 @@ impl Shared {
             silent: refusal.silent,
             retry_in: refusal.retry_in,
             asked: false,
+            trouble: self.trouble.text(),
         }
     }
 
@@ -236,11 +277,13 @@ impl Shared {
                 } else {
                     tracing::warn!(
                         dependency,
+                        error = self.trouble.text(),
                         "the circuit is open: it does not answer, and calls are refused at once"
                     );
                 }
             }
             Some(Change::Closed { after, again }) => {
+                self.trouble.set(String::new());
                 let seconds = after.as_secs_f64();
                 if again {
                     tracing::debug!(dependency, seconds, "the circuit is closed again");

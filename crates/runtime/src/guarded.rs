@@ -16,7 +16,7 @@ use forebay_store::{
 use futures::{FutureExt, stream::BoxStream};
 
 use crate::{
-    guard::{Away, Guard, Verdict},
+    guard::{Away, Guard, Trouble, Verdict},
     metrics::Metrics,
 };
 
@@ -51,12 +51,19 @@ impl GuardedStore {
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         let probed = Arc::clone(&inner);
+        let trouble = Trouble::default();
+        let told = trouble.clone();
         let probe = move || {
-            let probed = Arc::clone(&probed);
-            async move { judge(&probed.check().await) }.boxed()
+            let (probed, told) = (Arc::clone(&probed), told.clone());
+            async move {
+                let checked = probed.check().await;
+                let _ = checked.as_ref().inspect_err(|error| told.note(error));
+                judge(&checked)
+            }
+            .boxed()
         };
         Self {
-            guard: Guard::new("store", "the database", metrics, Box::new(probe)),
+            guard: Guard::new("store", "the database", metrics, Box::new(probe), trouble),
             inner: Opaque(inner),
         }
     }
@@ -182,12 +189,19 @@ impl GuardedBroker {
     #[must_use]
     pub fn new(inner: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
         let probed = Arc::clone(&inner);
+        let trouble = Trouble::default();
+        let told = trouble.clone();
         let probe = move || {
-            let probed = Arc::clone(&probed);
-            async move { judge_broker(&probed.check().await) }.boxed()
+            let (probed, told) = (Arc::clone(&probed), told.clone());
+            async move {
+                let checked = probed.check().await;
+                let _ = checked.as_ref().inspect_err(|error| told.note(error));
+                judge_broker(&checked)
+            }
+            .boxed()
         };
         Self {
-            guard: Guard::new("broker", "the broker", metrics, Box::new(probe)),
+            guard: Guard::new("broker", "the broker", metrics, Box::new(probe), trouble),
             inner: Opaque(inner),
         }
     }

@@ -60,7 +60,7 @@ where
 {
     let stop = stop.clone();
     let guarded = async move {
-        let inner = tokio::spawn(part.instrument(tracing::info_span!("part", name)));
+        let inner = tokio::spawn(part.instrument(tracing::info_span!("part", part = name)));
         match inner.await {
             Ok(()) => info!(part = name, "ended"),
             Err(panic) => {

@@ -52,11 +52,26 @@ impl Dependency {
     fn guarded(&self) -> (Guard, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new());
         let probed = self.clone();
+        let trouble = Trouble::default();
+        let told = trouble.clone();
         let probe = move || {
-            let probed = probed.clone();
-            async move { probed.answer(true).await }.boxed()
+            let (probed, told) = (probed.clone(), told.clone());
+            async move {
+                let verdict = probed.answer(true).await;
+                if verdict == Verdict::Failed {
+                    told.note(&std::io::Error::other("the password is wrong"));
+                }
+                verdict
+            }
+            .boxed()
         };
-        let guard = Guard::new("store", "the database", Arc::clone(&metrics), Box::new(probe));
+        let guard = Guard::new(
+            "store",
+            "the database",
+            Arc::clone(&metrics),
+            Box::new(probe),
+            trouble,
+        );
         (guard, metrics)
     }
 
@@ -95,6 +110,8 @@ async fn what_is_down_is_not_asked_again_until_a_probe_is_answered() {
         assert!(text.starts_with("the database has not answered for "), "{text}");
         sleep(Duration::from_millis(100)).await;
     }
+    let text = dependency.call(&guard).await.unwrap_err().to_string();
+    assert!(text.contains("(the password is wrong); "), "{text}");
     assert_eq!(dependency.calls.load(Ordering::Relaxed), asked);
     let probes = dependency.probes.load(Ordering::Relaxed);
     assert!((8..=25).contains(&probes), "{probes} probes in ten seconds");
