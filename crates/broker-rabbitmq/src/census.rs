@@ -8,6 +8,9 @@
 //! counts it. That it goes from one recorder to another between their answers takes the end of the first one's
 //! channel, and then its answer is missing; one that began after the look does not count as answering for it.
 //! Both counts may name a message twice. The number may be too large, but it is not zero while something is left.
+//!
+//! A queue that is slow is said to have no consumers. So "nothing, and no consumers" is not believed where it took
+//! long, and the recorders are asked all the same: any answer contradicts it.
 
 use std::{
     sync::{
@@ -35,7 +38,7 @@ use crate::{
     connection::{Link, Live, Owned},
     failure::{Failure, within},
     listen::Listener,
-    looks::{Looks, Seen},
+    looks::Looks,
     speak::Speaker,
     topology::{Plan, Topology},
 };
@@ -44,6 +47,8 @@ use crate::{
 const CENSUS_TIMEOUT: Duration = Duration::from_millis(1_400);
 /// How long the answers to one question may take, before it is asked again: a recorder may have come or gone.
 const ANSWERS_TIMEOUT: Duration = Duration::from_millis(400);
+/// How long a recorder has to contradict a server that says there is none.
+const CONTRADICTION_TIMEOUT: Duration = Duration::from_millis(75);
 /// Clocks are not compared, but durations are: by this much they may differ from process to process.
 const SLACK: Duration = Duration::from_millis(50);
 /// The name that stands for whoever asks, see RabbitMQ's "direct reply-to".
@@ -175,22 +180,35 @@ impl Census {
         loop {
             let looked = Instant::now();
             // A queue that does not exist holds nothing, and whoever publishes makes it first.
-            let seen = self.looks.look(&queue).await?.unwrap_or_default();
-            if seen.consumers == 0 {
+            let Some(seen) = self.looks.look(&queue).await? else {
+                return Ok(0);
+            };
+            if seen.is_nothing() {
+                let is_silent = !seen.doubtful && !self.contradicts(desk, looked).await?;
+                if is_silent {
+                    return Ok(0);
+                }
+            } else if seen.consumers == 0 {
                 return Ok(seen.ready);
-            }
-            if let Some(held) = self.ask(desk, seen, looked).await? {
+            } else if let Some(held) = self.ask(desk, seen.consumers, looked, ANSWERS_TIMEOUT).await? {
                 return Ok(seen.ready + held);
             }
         }
     }
 
-    /// Asks all recorders. `None` where there were too few answers.
+    /// Whether any recorder answers that was there at the look.
+    async fn contradicts(&self, desk: &mut Option<Desk>, looked: Instant) -> Result<bool, Failure> {
+        let answer = self.ask(desk, 1, looked, CONTRADICTION_TIMEOUT).await?;
+        Ok(answer.is_some())
+    }
+
+    /// Asks all recorders. `None` where there were fewer answers than that.
     async fn ask(
         &self,
         desk: &mut Option<Desk>,
-        seen: Seen,
+        answers: u32,
         looked: Instant,
+        limit: Duration,
     ) -> Result<Option<u64>, Failure> {
         // Put back only after all went well.
         let mut open = match desk.take() {
@@ -199,8 +217,8 @@ impl Census {
         };
         let id = self.asked.fetch_add(1, Ordering::Relaxed).to_string();
         self.put(&open.channel.0, &id).await?;
-        let deadline = Instant::now() + ANSWERS_TIMEOUT;
-        let (mut missing, mut held) = (seen.consumers, 0);
+        let deadline = Instant::now() + limit;
+        let (mut missing, mut held) = (answers, 0);
         while missing > 0 {
             let answer = match timeout_at(deadline, open.answers.next()).await {
                 Ok(Some(Ok(received))) => read(&received, &id),

@@ -38,6 +38,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time between two attempts to reconnect doubles from the first of these to the second.
 const BACKOFF_MIN: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How long a connection must have stood for the next to be attempted at once: a server may take connections only to
+/// close them.
+const STEADY: Duration = Duration::from_secs(5);
 /// Each side says at least so often that it lives. After twice this time of silence the connection counts as lost.
 const HEARTBEAT_SECONDS: u16 = 2;
 /// How often the client is asked whether its connection still stands, in case it did not say so.
@@ -230,31 +233,60 @@ impl Link {
 
 async fn supervise(servers: Servers, purpose: Purpose, state: watch::Sender<State>, first: Arc<Live>) {
     let mut live = first;
+    let mut pace = Pace::default();
     loop {
+        let since = Instant::now();
         live.watch().await;
+        pace.lost_after(since.elapsed());
         live.lost.send_replace(true);
         live.cutter.cut();
         drop(live);
         tracing::warn!(purpose = purpose.name(), "lost the connection to RabbitMQ");
         state.send_replace(State::Down("it was lost".into()));
-        live = reconnect(&servers, purpose, &state).await;
+        live = reconnect(&servers, purpose, &state, &mut pace).await;
         tracing::info!(purpose = purpose.name(), "connected to RabbitMQ again");
         state.send_replace(State::Up(Arc::clone(&live)));
     }
 }
 
-async fn reconnect(servers: &Servers, purpose: Purpose, state: &watch::Sender<State>) -> Arc<Live> {
-    for attempt in 1_u32.. {
-        sleep(backoff(attempt)).await;
+async fn reconnect(
+    servers: &Servers,
+    purpose: Purpose,
+    state: &watch::Sender<State>,
+    pace: &mut Pace,
+) -> Arc<Live> {
+    loop {
+        sleep(pace.next()).await;
         match connect_to_any(servers, purpose).await {
             Ok(live) => return Arc::new(live),
             Err(error) => {
-                tracing::debug!(%error, attempt, "RabbitMQ can't be reached");
+                tracing::debug!(%error, attempt = pace.attempts, "RabbitMQ can't be reached");
                 state.send_replace(State::Down(error.to_string().into()));
             }
         }
     }
-    unreachable!("there are more numbers than attempts")
+}
+
+/// How fast one attempt to connect follows another.
+#[derive(Default)]
+struct Pace {
+    /// How many there were since a connection last stood for a while.
+    attempts: u32,
+}
+
+impl Pace {
+    /// Notes that a connection was lost that had stood for so long.
+    fn lost_after(&mut self, stood: Duration) {
+        if stood >= STEADY {
+            self.attempts = 0;
+        }
+    }
+
+    /// How long to wait before the next attempt.
+    fn next(&mut self) -> Duration {
+        self.attempts = self.attempts.saturating_add(1);
+        backoff(self.attempts)
+    }
 }
 
 /// The first attempt comes at once; then they come at doubling times, spread so that clients do not come together.
@@ -395,6 +427,19 @@ mod tests {
                 "attempt {attempt}"
             );
         }
+    }
+
+    #[test]
+    fn only_a_connection_that_stood_for_a_while_makes_the_next_attempt_come_at_once() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.next(), Duration::ZERO);
+        for _ in 0..20 {
+            pace.lost_after(STEADY / 2);
+            assert!(pace.next() > Duration::ZERO);
+        }
+        assert!(pace.next() >= BACKOFF_MAX / 2);
+        pace.lost_after(STEADY);
+        assert_eq!(pace.next(), Duration::ZERO);
     }
 
     #[test]

@@ -52,7 +52,9 @@ pub struct RabbitMqOptions {
     pub url: String,
     /// What the names of exchanges and queues begin with.
     pub prefix: String,
-    /// How many bytes of messages each queue may hold. Past it, publishing fails with [`PublishError::Full`].
+    /// How many bytes of messages each queue may hold. Past it, publishing what is ready fails with
+    /// [`PublishError::Full`], and a submission, which the other of its two queues may have taken, with
+    /// [`PublishError::PartlyFull`].
     pub queue_bytes_max: u64,
     /// On how many servers of a cluster each message is kept; where absent, the server decides.
     pub group_size: Option<u32>,
@@ -125,8 +127,8 @@ impl RabbitMqBroker {
             Link::open(servers, Purpose::Consume),
         )?;
         let (publishing, consuming) = (Arc::new(publishing), Arc::new(consuming));
-        let published = Arc::new(Topology::new(Arc::clone(&plan)));
         let topology = Arc::new(Topology::new(plan));
+        let published = Arc::new(topology.beside());
         let looks = Arc::new(Looks::new(Arc::clone(&consuming)));
         let census = Census::new(
             Arc::clone(&publishing),
@@ -169,15 +171,23 @@ impl Broker for RabbitMqBroker {
     }
 
     /// What other processes hold is not visible over AMQP, so `delivered` is what this one holds. A worker holds a
-    /// delivery only until it has claimed its task.
+    /// delivery until it has claimed its task, or for seconds where its kind has no room.
     async fn depth(&self, lane: &Lane) -> Result<Depth> {
-        let queue = self.topology.plan().queue_of(&Source::Lane(lane.clone()));
-        let seen = self.looks.look(&queue).await;
-        let seen = seen.map_err(|error| BrokerError::new("count a lane", error))?;
-        Ok(seen.map_or_else(Depth::default, |seen| Depth {
+        let fail = |error| BrokerError::new("count a lane", error);
+        let source = Source::Lane(lane.clone());
+        let queue = self.topology.plan().queue_of(&source);
+        // Asked for a queue that is missing, the server would close the channel and log an error, each time.
+        let live = self.consuming.live().map_err(fail)?;
+        let ensured = self.topology.ensure(&live, &source, LOOK_TIMEOUT);
+        ensured.await.map_err(fail)?;
+        let Some(seen) = self.looks.look(&queue).await.map_err(fail)? else {
+            self.topology.forget_all();
+            return Ok(Depth::default());
+        };
+        Ok(Depth {
             waiting: seen.ready,
             delivered: self.holdings.held(&queue),
-        }))
+        })
     }
 
     async fn unrecorded(&self) -> Result<u64> {

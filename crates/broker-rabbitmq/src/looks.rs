@@ -10,13 +10,20 @@ use lapin::{
     options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use crate::{
     LOOK_TIMEOUT,
     connection::{Link, Owned},
     failure::{Failure, within},
 };
+
+/// A server that waits for a queue gives up after 250 ms, and says that it is empty and unused. What it says in less
+/// than this is what the queue said.
+const HONEST: Duration = Duration::from_millis(200);
 
 /// What a look at a queue shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +32,15 @@ pub(crate) struct Seen {
     pub(crate) ready: u64,
     /// Consumers that have it open or hold messages of it.
     pub(crate) consumers: u32,
+    /// Whether "no consumers" may be the server's word alone.
+    pub(crate) doubtful: bool,
+}
+
+impl Seen {
+    /// Whether it shows neither messages nor consumers.
+    pub(crate) fn is_nothing(self) -> bool {
+        self.ready == 0 && self.consumers == 0
+    }
 }
 
 /// What looks.
@@ -66,15 +82,19 @@ impl Looks {
 }
 
 /// Where a quorum queue does not answer its own server in time, that server says that it is empty and unused. So
-/// this answer is not believed until a `get`, which needs the queue's assent, found nothing.
+/// that it is empty is not believed until a `get`, which needs the queue's assent, found nothing. This does not tell
+/// whether it has consumers: that is looked at again, and doubtful where it took long.
 async fn examine(channel: &Channel, queue: &str) -> Result<Seen, Failure> {
     let seen = glance(channel, queue, LOOK_TIMEOUT).await?;
-    if seen != Seen::default() {
+    if !seen.is_nothing() {
         return Ok(seen);
     }
     let got = channel.basic_get(queue.into(), BasicGetOptions::default());
     let Some(message) = within(LOOK_TIMEOUT, got).await? else {
-        return Ok(seen);
+        let looked = Instant::now();
+        let seen = glance(channel, queue, LOOK_TIMEOUT).await?;
+        let doubtful = seen.is_nothing() && looked.elapsed() >= HONEST;
+        return Ok(Seen { doubtful, ..seen });
     };
     let requeue = BasicNackOptions {
         multiple: false,
@@ -84,6 +104,7 @@ async fn examine(channel: &Channel, queue: &str) -> Result<Seen, Failure> {
     Ok(Seen {
         ready: u64::from(message.message_count) + 1,
         consumers: 0,
+        doubtful: true,
     })
 }
 
@@ -98,5 +119,6 @@ pub(crate) async fn glance(channel: &Channel, queue: &str, limit: Duration) -> R
     Ok(Seen {
         ready: u64::from(declared.message_count()),
         consumers: declared.consumer_count(),
+        doubtful: false,
     })
 }

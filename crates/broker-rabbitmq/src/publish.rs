@@ -5,7 +5,7 @@
 //! confirmation open is never used again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,7 +13,12 @@ use std::{
 use bytes::Bytes;
 use forebay_broker::{Message, PublishError, Source, wire};
 use forebay_core::{Clock, Lane, SystemClock, Timestamp};
-use futures::{FutureExt, future::BoxFuture, task::noop_waker_ref};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+    task::noop_waker_ref,
+};
 use lapin::{
     BasicProperties, Channel, Confirmation, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -21,7 +26,7 @@ use lapin::{
 };
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -59,6 +64,8 @@ enum Fate {
 
 /// A message as it goes over the wire.
 struct Outgoing {
+    /// Its place in the batch.
+    index: usize,
     routing_key: String,
     body: Bytes,
 }
@@ -92,10 +99,13 @@ impl Publisher {
         };
         let late = PublishError::Unavailable("no confirmation came in time".to_owned());
         let mut outcomes = vec![Err(late); batch.len()];
-        let deadline = Instant::now() + self.timeout;
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        // A little less than the whole, so that what was confirmed is not given up with what was not.
+        let until = began + self.timeout.mul_f64(0.9);
         // At the deadline the outcomes that are known by then remain.
         tokio::select! {
-            _ = timeout_at(deadline, self.publish_all(&live, &batch, &mut outcomes)) => {}
+            _ = timeout_at(deadline, self.publish_all(&live, &batch, until, &mut outcomes)) => {}
             () = given_up(&live) => {}
         }
         outcomes
@@ -110,32 +120,39 @@ impl Publisher {
         }
     }
 
-    async fn publish_all(&self, live: &Live, batch: &[Message], outcomes: &mut [Outcome]) {
-        let lanes = lanes_of(batch);
-        if let Err(error) = self.ensure(live, &lanes).await {
-            outcomes.fill(Err(unavailable(&error)));
-            return;
-        }
-        let outgoing: Vec<Outgoing> = batch
-            .iter()
-            .map(|message| Outgoing {
+    async fn publish_all(&self, live: &Live, batch: &[Message], until: Instant, outcomes: &mut [Outcome]) {
+        let missing = self.ensure(live, lanes_of(batch)).await;
+        let mut outgoing = Vec::with_capacity(batch.len());
+        for (index, message) in batch.iter().enumerate() {
+            if let Some(error) = missing.get(message.lane()) {
+                outcomes[index] = Err(unavailable(error));
+                continue;
+            }
+            outgoing.push(Outgoing {
+                index,
                 routing_key: routing_key(message),
                 body: wire::encode(message),
-            })
-            .collect();
+            });
+        }
         // One after the other: a lane is first in, first out.
-        for (part, outcomes) in outgoing.chunks(PART_MAX).zip(outcomes.chunks_mut(PART_MAX)) {
-            let fates = self.publish_part(live, part, &lanes).await;
-            for (outcome, fate) in outcomes.iter_mut().zip(fates) {
-                *outcome = fate.into();
+        for part in outgoing.chunks(PART_MAX) {
+            let fates = self.publish_part(live, batch, part, until).await;
+            for (outgoing, fate) in part.iter().zip(fates) {
+                outcomes[outgoing.index] = outcome(&batch[outgoing.index], fate);
             }
         }
     }
 
     /// Publishes up to [`PART_MAX`] messages; those that no queue wanted once more, after the queues are made again.
-    async fn publish_part(&self, live: &Live, part: &[Outgoing], lanes: &[Lane]) -> Vec<Fate> {
+    async fn publish_part(
+        &self,
+        live: &Live,
+        batch: &[Message],
+        part: &[Outgoing],
+        until: Instant,
+    ) -> Vec<Fate> {
         let all: Vec<&Outgoing> = part.iter().collect();
-        let mut fates = self.attempt(live, &all).await;
+        let mut fates = self.attempt(live, &all, until).await;
         let returned: Vec<usize> = (0..part.len())
             .filter(|&index| fates[index] == Fate::Returned)
             .collect();
@@ -144,26 +161,30 @@ impl Publisher {
         }
         tracing::warn!(count = returned.len(), "a queue is gone, making it again");
         self.topology.forget_all();
-        if self.ensure(live, lanes).await.is_ok() {
-            let again: Vec<&Outgoing> = returned.iter().map(|&index| &part[index]).collect();
-            let again = self.attempt(live, &again).await;
-            for (index, fate) in returned.into_iter().zip(again) {
-                fates[index] = fate;
-            }
+        let message = |index: usize| &batch[part[index].index];
+        let missing = self
+            .ensure(live, lanes_of(returned.iter().map(|&index| message(index))))
+            .await;
+        let wanted: Vec<usize> = returned
+            .into_iter()
+            .filter(|&index| !missing.contains_key(message(index).lane()))
+            .collect();
+        let again: Vec<&Outgoing> = wanted.iter().map(|&index| &part[index]).collect();
+        let again = self.attempt(live, &again, until).await;
+        for (index, fate) in wanted.into_iter().zip(again) {
+            fates[index] = fate;
         }
         fates
     }
 
-    async fn attempt(&self, live: &Live, part: &[&Outgoing]) -> Vec<Fate> {
+    async fn attempt(&self, live: &Live, part: &[&Outgoing], until: Instant) -> Vec<Fate> {
         let _place = self.batches.acquire().await;
         let lease = match self.lease(live).await {
             Ok(lease) => lease,
             Err(error) => return vec![Fate::Unknown(error.to_string()); part.len()],
         };
         let exchange = self.topology.plan().exchange();
-        // A little less than the whole, so that what was confirmed is not given up with what was not.
-        let limit = self.timeout.mul_f64(0.9);
-        let fates = send(live, &lease.channel, exchange, part, MANDATORY, limit).await;
+        let fates = send(live, &lease.channel, exchange, part, MANDATORY, until).await;
         if !fates.iter().any(|fate| matches!(fate, Fate::Unknown(_))) {
             lease.give_back();
         }
@@ -193,16 +214,19 @@ impl Publisher {
         idle.pop().map(|(_, channel)| channel)
     }
 
-    async fn ensure(&self, live: &Live, lanes: &[Lane]) -> Result<(), Failure> {
-        for lane in lanes {
+    /// Sees to it that these lanes exist. Those that can't be ensured are answered, and take up only so much of the
+    /// time that the others can still be published to.
+    async fn ensure(&self, live: &Live, lanes: Vec<Lane>) -> HashMap<Lane, Failure> {
+        let limit = self.timeout.mul_f64(0.7);
+        let ensured = lanes.into_iter().map(async |lane| {
             let source = Source::Lane(lane.clone());
-            let ensured = self.topology.ensure(live, &source, self.timeout);
-            tokio::select! {
-                ensured = ensured => ensured?,
-                () = live.until_blocked() => return Err(is_blocked(&live.blocked().unwrap_or_default())),
-            }
-        }
-        Ok(())
+            let ensured = tokio::select! {
+                ensured = self.topology.ensure(live, &source, limit) => ensured,
+                () = live.until_blocked() => Err(is_blocked(&live.blocked().unwrap_or_default())),
+            };
+            ensured.err().map(|error| (lane, error))
+        });
+        join_all(ensured).await.into_iter().flatten().collect()
     }
 
     /// Whether the server takes a message now: one is published to nobody, and confirmed.
@@ -221,13 +245,15 @@ impl Publisher {
             .ensure(live, &Source::Submissions, LOOK_TIMEOUT)
             .await?;
         let trial = Outgoing {
+            index: 0,
             routing_key: "check".to_owned(),
             body: Bytes::new(),
         };
         let _place = self.batches.acquire().await;
         let lease = self.lease(live).await?;
         let exchange = self.topology.plan().exchange();
-        let fates = send(live, &lease.channel, exchange, &[&trial], TO_ANYONE, LOOK_TIMEOUT).await;
+        let until = Instant::now() + LOOK_TIMEOUT;
+        let fates = send(live, &lease.channel, exchange, &[&trial], TO_ANYONE, until).await;
         match fates.into_iter().next() {
             Some(Fate::Unknown(why)) => {
                 // The exchange may be gone, which the server says by closing the channel.
@@ -284,35 +310,55 @@ async fn send(
     exchange: &str,
     part: &[&Outgoing],
     options: BasicPublishOptions,
-    limit: Duration,
+    until: Instant,
 ) -> Vec<Fate> {
     let now = SystemClock.now();
-    let writing: Vec<_> = part
+    let writing = part
         .iter()
         .enumerate()
-        .map(|(index, message)| begin(channel, exchange, message, index, now, options))
-        .collect();
+        .map(|(index, message)| begin(channel, exchange, message, index, now, options));
+    // All are begun, in order, before the first is awaited.
+    let writing: Vec<_> = writing.collect();
+    let mut settling: FuturesUnordered<_> = writing.into_iter().enumerate().map(settle).collect();
     let unanswered = Fate::Unknown("the confirmation did not come in time".to_owned());
     let mut fates = vec![unanswered; part.len()];
     let mut returned = HashSet::new();
+    let mut note = |(index, fate, back): Settled| {
+        fates[index] = fate;
+        returned.extend(back);
+    };
     let awaiting = async {
-        for (fate, writing) in fates.iter_mut().zip(writing) {
-            *fate = settle(writing, &mut returned).await;
+        while let Some(settled) = settling.next().await {
+            note(settled);
         }
     };
     tokio::select! {
+        // In this order: what has an answer by then is noted.
+        biased;
         () = awaiting => {}
-        () = sleep(limit) => {}
+        () = sleep_until(until) => {}
         () = refusing(live) => {}
         () = live.until_lost() => {}
     }
-    // In the end all that was returned is known: the server returns a message before it confirms it.
-    for index in returned {
-        if let Some(fate @ Fate::Confirmed) = fates.get_mut(index) {
+    conclude(&mut fates, &returned);
+    fates
+}
+
+/// Tells what was returned from what was taken. The server returns a message before it confirms it, so in the end all
+/// that was returned is known. Where the end was not reached and something came back, more may have come back that
+/// waits for a confirmation to be tied to.
+fn conclude(fates: &mut [Fate], returned: &HashSet<usize>) {
+    let cut_short = fates.iter().any(|fate| matches!(fate, Fate::Unknown(_)));
+    for (index, fate) in fates.iter_mut().enumerate() {
+        if *fate != Fate::Confirmed {
+            continue;
+        }
+        if returned.contains(&index) {
             *fate = Fate::Returned;
+        } else if cut_short && !returned.is_empty() {
+            *fate = Fate::Unknown("it may have been returned".to_owned());
         }
     }
-    fates
 }
 
 /// Waits until the connection is lost, and what is known of the outcomes had time to be told.
@@ -356,15 +402,18 @@ fn begin<'a>(
     }
 }
 
-/// Waits for a message's confirmation, and notes which message came back with it: not always the same one.
-async fn settle(writing: Writing<'_>, returned: &mut HashSet<usize>) -> Fate {
+/// A message, how it went, and which one came back with its confirmation: not always the same.
+type Settled = (usize, Fate, Option<usize>);
+
+/// Waits for a message's confirmation.
+async fn settle((index, writing): (usize, Writing<'_>)) -> Settled {
     let confirmation = match writing.await {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
     let confirmation = match confirmation {
         Ok(confirmation) => confirmation,
-        Err(error) => return Fate::Unknown(Failure::from(error).to_string()),
+        Err(error) => return (index, Fate::Unknown(Failure::from(error).to_string()), None),
     };
     let fate = match confirmation {
         Confirmation::Ack(_) => Fate::Confirmed,
@@ -375,20 +424,19 @@ async fn settle(writing: Writing<'_>, returned: &mut HashSet<usize>) -> Fate {
         let id = message.delivery.properties.message_id().as_ref()?;
         id.as_str().parse().ok()
     });
-    returned.extend(back);
-    fate
+    (index, fate, back)
 }
 
-impl From<Fate> for Outcome {
-    fn from(fate: Fate) -> Self {
-        match fate {
-            Fate::Confirmed => Ok(()),
-            // A submission goes to two queues, and the other one may have had room. Then it may be recorded, and
-            // later run, like any whose confirmation was lost: one who tries again should name it by a key.
-            Fate::Refused => Err(PublishError::Full),
-            Fate::Returned => Err(PublishError::Unavailable("no queue wanted it".to_owned())),
-            Fate::Unknown(why) => Err(PublishError::Unavailable(why)),
-        }
+fn outcome(message: &Message, fate: Fate) -> Outcome {
+    let unavailable = |why: &str| Err(PublishError::Unavailable(why.to_owned()));
+    match (fate, message) {
+        (Fate::Confirmed, _) => Ok(()),
+        // A submission goes to two queues, and the other one may have had room. Then it is recorded, or run, later,
+        // like any whose confirmation was lost: "full" would say that it was not taken, and free its key.
+        (Fate::Refused, Message::Submission(_)) => Err(PublishError::PartlyFull),
+        (Fate::Refused, Message::Ready(_)) => Err(PublishError::Full),
+        (Fate::Returned, _) => unavailable("no queue wanted it"),
+        (Fate::Unknown(why), _) => Err(PublishError::Unavailable(why)),
     }
 }
 
@@ -398,4 +446,24 @@ fn is_blocked(reason: &str) -> Failure {
 
 fn unavailable(error: &Failure) -> PublishError {
     PublishError::Unavailable(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_returned_is_not_confirmed() {
+        let unknown = || Fate::Unknown("late".to_owned());
+        let mut whole = vec![Fate::Confirmed, Fate::Confirmed, Fate::Refused];
+        conclude(&mut whole, &HashSet::from([0, 2]));
+        assert_eq!(whole, [Fate::Returned, Fate::Confirmed, Fate::Refused]);
+        let mut cut_short = vec![Fate::Confirmed, Fate::Confirmed, unknown()];
+        conclude(&mut cut_short, &HashSet::from([0]));
+        assert_eq!(cut_short[0], Fate::Returned);
+        assert!(matches!(cut_short[1], Fate::Unknown(_)));
+        let mut none_returned = vec![Fate::Confirmed, unknown()];
+        conclude(&mut none_returned, &HashSet::new());
+        assert_eq!(none_returned, [Fate::Confirmed, unknown()]);
+    }
 }

@@ -17,7 +17,7 @@ use lapin::{
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
     RabbitMqOptions,
@@ -29,10 +29,14 @@ use crate::{
 /// How often a message may be delivered before RabbitMQ drops it: as good as never. Left out, this is 20 from 4.0 on;
 /// and what means "never" there, -1, drops a message that is handed back once on 3.10.
 const DELIVERIES_MAX: i64 = i32::MAX as i64;
-/// How long the recorder's queue is left alone once it is made. RabbitMQ writes down half a second later where on its
-/// disk a new quorum queue is; if it is killed before that, the queue is empty when it is back, whatever was
-/// confirmed. What a lane loses so is published again, since it is recorded.
-const SETTLING: Duration = Duration::from_secs(1);
+/// How long the recorder's queue is left alone once this process has made it; shorter than any caller's patience.
+///
+/// RabbitMQ 3.10 writes down half a second later where on its disk a new quorum queue is. If it is killed before that,
+/// the queue comes back empty, whatever was confirmed, and without a leader: nothing but deleting it, or an election
+/// by hand, helps. The wait protects what this process publishes. It does not protect what another process publishes,
+/// which finds the queue there and uses it at once; nor lanes, which nobody waits for: what one of them loses is
+/// recorded, and is published again once the queue can be used.
+const SETTLING: Duration = Duration::from_millis(700);
 
 /// What things are called, and how queues are set up.
 #[derive(Debug)]
@@ -119,6 +123,24 @@ pub(crate) struct Topology {
     turn: tokio::sync::Mutex<()>,
     /// The queues whose settings were complained about.
     complained: Mutex<HashSet<String>>,
+    settling: Arc<Settling>,
+}
+
+/// Until when the recorder's queue is left alone, on all connections of this process.
+#[derive(Default)]
+struct Settling(Mutex<Option<Instant>>);
+
+impl Settling {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SETTLING);
+    }
+
+    async fn end(&self) {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            sleep_until(until).await;
+        }
+    }
 }
 
 impl Topology {
@@ -128,6 +150,15 @@ impl Topology {
             known: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             complained: Mutex::default(),
+            settling: Arc::default(),
+        }
+    }
+
+    /// One for another connection of this process.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            settling: Arc::clone(&self.settling),
+            ..Self::new(Arc::clone(&self.plan))
         }
     }
 
@@ -152,15 +183,28 @@ impl Topology {
         }
         let recorder = Source::Submissions;
         if !self.is_known(live, &recorder) {
-            let is_new = !self.exists(live, &recorder, limit).await?;
-            self.declare_queue(live, &recorder, limit).await?;
-            if is_new {
-                sleep(SETTLING).await;
-            }
+            self.set_up_recorder(live, &recorder, limit).await?;
         }
         if !self.is_known(live, source) {
             self.declare_queue(live, source, limit).await?;
+            self.note_queue(live, source);
         }
+        Ok(())
+    }
+
+    /// The queue is known only once it has settled: a caller that gives up before does not spare the next one the wait.
+    async fn set_up_recorder(&self, live: &Live, recorder: &Source, limit: Duration) -> Result<(), Failure> {
+        let is_new = !self.exists(live, recorder, limit).await?;
+        if is_new {
+            // It may be made though the answer never comes.
+            self.settling.begin();
+        }
+        self.declare_queue(live, recorder, limit).await?;
+        if is_new {
+            self.settling.begin();
+        }
+        self.settling.end().await;
+        self.note_queue(live, recorder);
         Ok(())
     }
 
@@ -204,8 +248,11 @@ impl Topology {
             );
             within(limit, bound).await?;
         }
-        self.note(live, |known| known.queues.insert(name));
         Ok(())
+    }
+
+    fn note_queue(&self, live: &Live, source: &Source) {
+        self.note(live, |known| known.queues.insert(self.plan.queue_of(source)));
     }
 
     async fn exists(&self, live: &Live, source: &Source, limit: Duration) -> Result<bool, Failure> {
@@ -270,9 +317,10 @@ impl Topology {
     }
 }
 
-/// The lanes of a batch, each once.
-pub(crate) fn lanes_of(batch: &[Message]) -> Vec<Lane> {
-    let mut lanes: Vec<Lane> = batch.iter().map(|message| message.lane().clone()).collect();
+/// The lanes of some messages, each once.
+pub(crate) fn lanes_of<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<Lane> {
+    let messages = messages.into_iter();
+    let mut lanes: Vec<Lane> = messages.map(|message| message.lane().clone()).collect();
     lanes.sort_unstable();
     lanes.dedup();
     lanes

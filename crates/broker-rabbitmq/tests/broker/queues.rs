@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forebay_broker::{Broker, Message, PublishError, Source, conformance::Fixture};
 use forebay_broker_rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use forebay_core::{Json, Ready, Signal, Submission, SubmitRequest};
+use forebay_core::{Json, Lane, Ready, Signal, Submission, SubmitRequest};
 use forebay_testkit::wait;
 use futures::FutureExt;
 use lapin::{
@@ -53,6 +53,51 @@ async fn a_batch_over_several_lanes_is_published_to_each() {
     for (lane, expected) in lanes.iter().zip(published.chunks(3)) {
         assert_eq!(take(&mut served.consume(lane).await, 3).await, ids(expected));
     }
+}
+
+/// A lane whose queue can't be made holds up no other.
+#[tokio::test]
+async fn a_lane_that_cannot_be_set_up_fails_alone() {
+    let served = fresh().await;
+    let lanes = [lane("barred"), lane("free")];
+    let client = served.client().await;
+    let somebody_elses = QueueDeclareOptions::exclusive();
+    client
+        .queue_declare(
+            "forebay.lane.barred.default".into(),
+            somebody_elses,
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    let published: Vec<_> = lanes.iter().flat_map(|lane| tasks(lane, 2)).collect();
+    let batch = published.iter().cloned().map(Message::Submission).collect();
+    let outcomes = served.broker.publish(batch).await;
+    let failed = |outcome: &Result<(), PublishError>| matches!(outcome, Err(PublishError::Unavailable(_)));
+    assert!(outcomes[..2].iter().all(failed), "{outcomes:?}");
+    assert_eq!(outcomes[2..], [Ok(()), Ok(())]);
+    assert_eq!(
+        take(&mut served.consume(&lanes[1]).await, 2).await,
+        ids(&published[2..])
+    );
+}
+
+/// A new queue is not used before the server has written down where it is, though callers have less patience.
+#[tokio::test]
+async fn the_recorders_queue_is_left_alone_until_it_has_settled() {
+    let served = fresh_with(|options| options.publish_timeout = Duration::from_millis(400)).await;
+    let request = SubmitRequest {
+        delay_seconds: Some(3_600.0),
+        ..SubmitRequest::default()
+    };
+    let parked = task(&lane("settling"), request);
+    // Makes the lane, so that the recorder's queue alone is new.
+    served.publish_at_last(std::slice::from_ref(&parked)).await;
+    served.delete("forebay.recorder").await;
+    let deleted = tokio::time::Instant::now();
+    served.publish_at_last(&[parked]).await;
+    let took = deleted.elapsed();
+    assert!(took >= Duration::from_millis(700), "it was used after {took:?}");
 }
 
 /// What no queue wants comes back, and is published again once the queue is there. What comes back is tied to the
@@ -214,7 +259,8 @@ async fn a_full_queue_refuses_until_there_is_room() {
         match served.try_publish(std::slice::from_ref(&next)).await {
             Ok(()) => taken.push(next.id),
             Err(error) => {
-                assert_eq!(error, PublishError::Full);
+                // The other of its two queues may have had room, so it is not said that it was not taken.
+                assert_eq!(error, PublishError::PartlyFull);
                 return true;
             }
         }
@@ -222,6 +268,7 @@ async fn a_full_queue_refuses_until_there_is_room() {
         false
     })
     .await;
+    refuses_what_is_ready(&served, &lane).await;
     let mut subscription = served.consume(&lane).await;
     let mut recorder = served.broker.consume(Source::Submissions).await.unwrap();
     assert!(
@@ -231,6 +278,26 @@ async fn a_full_queue_refuses_until_there_is_room() {
     );
     take(&mut recorder, taken.len()).await;
     served.publish_at_last(&[large()]).await;
+}
+
+/// What is ready has one queue, and was not taken where that refuses.
+async fn refuses_what_is_ready(served: &Served, lane: &Lane) {
+    wait::until("a refusal", PATIENCE, async || {
+        let batch = tasks(lane, 100).iter().map(ready).collect();
+        let refused: Vec<_> = served
+            .broker
+            .publish(batch)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        assert!(
+            refused.iter().all(|error| *error == PublishError::Full),
+            "{refused:?}"
+        );
+        !refused.is_empty()
+    })
+    .await;
 }
 
 /// What is not of our making is handed out as it is, and holds up nothing.
@@ -306,6 +373,52 @@ async fn what_recorders_elsewhere_hold_is_counted() {
         third.unrecorded().await.map(|count| count == 0)
     })
     .await;
+}
+
+/// A queue that does not answer its own server is said to have no consumers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_recorders_hold_is_counted_while_the_queue_is_slow() {
+    let mut served = alone().await;
+    served.publish_at_last(&tasks(&lane("slow"), 3)).await;
+    let another = served.another().await;
+    let mut recorder = another.consume(Source::Submissions).await.unwrap();
+    let _held = hold(&mut recorder, 3).await;
+    let fits = "spawn(fun() -> \
+        Name = rabbit_misc:r(<<\"/\">>, queue, <<\"forebay.recorder\">>), \
+        {ok, Queue} = rabbit_amqqueue:lookup(Name), \
+        {Server, _} = amqqueue:get_pid(Queue), \
+        [begin erlang:suspend_process(whereis(Server)), timer:sleep(300), \
+               erlang:resume_process(whereis(Server)), timer:sleep(40) end || _ <- lists:seq(1, 10)] end)";
+    served.server().eval(fits).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < Duration::from_millis(3_500) {
+        let asked = tokio::time::Instant::now();
+        // It may be unknown. What is known is true.
+        if let Ok(unrecorded) = served.broker.unrecorded().await {
+            assert!(unrecorded >= 3, "{unrecorded} of what nobody acknowledged");
+        }
+        slowest = slowest.max(asked.elapsed());
+    }
+    let server_gives_up = Duration::from_millis(250);
+    assert!(slowest >= server_gives_up, "the queue was not slow: {slowest:?}");
+    wait::until("three", PATIENCE, async || {
+        served.broker.unrecorded().await.map(|count| count == 3)
+    })
+    .await;
+}
+
+/// Without a recorder an unknown task is found to be unknown quickly.
+#[tokio::test]
+async fn that_nothing_is_unrecorded_is_known_soon() {
+    let served = fresh().await;
+    assert_eq!(served.broker.unrecorded().await.unwrap(), 0);
+    let quick = async || {
+        let asked = tokio::time::Instant::now();
+        assert_eq!(served.broker.unrecorded().await.unwrap(), 0);
+        asked.elapsed() < Duration::from_millis(200)
+    };
+    wait::until("a quick answer", PATIENCE, quick).await;
 }
 
 /// One who reads submissions and does not answer leaves the number unknown.

@@ -51,8 +51,8 @@ pub struct BrokerArgs {
     #[arg(long, env = "FOREBAY_NATS_REPLICAS", value_name = "N", default_value = "1",
         value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nats_replicas: u8,
-    /// How much a RabbitMQ queue may hold when Forebay declares it. Past it, submissions are refused with 429 until
-    /// workers catch up.
+    /// How much a RabbitMQ queue may hold when Forebay declares it. Past it, submissions are answered with 503 until
+    /// workers catch up, and may have been taken.
     #[arg(
         long,
         env = "FOREBAY_RABBITMQ_QUEUE_MAX_BYTES",
