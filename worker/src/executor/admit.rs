@@ -56,14 +56,12 @@ impl Executor {
     }
 
     /// What comes once more of a start that this worker has already needs no room.
-    fn unless_here(&mut self, waiting: Waiting, done: &mut Receipts) -> Option<Waiting> {
+    fn unless_here(&mut self, mut waiting: Waiting, done: &mut Receipts) -> Option<Waiting> {
         match self.running.is_claimed(start_of(&waiting.delivered)) {
             Some(true) => done.add(&waiting.acks, waiting.token),
             Some(false) => self.parked.add(&waiting.acks, waiting.token, Then::HandBack),
-            None => match self.held.renew(waiting) {
-                Ok(other) => done.add(&other.acks, other.token),
-                Err(waiting) => return Some(waiting),
-            },
+            None if self.held.renew(&mut waiting) => done.add(&waiting.acks, waiting.token),
+            None => return Some(waiting),
         }
         None
     }

@@ -78,18 +78,16 @@ impl Held {
                 .is_some_and(|&count| count >= self.lane_max)
     }
 
-    /// Where another delivery for the same start is held, holds this one in its place: the other may be of a
-    /// connection that is no more. Returns the one that is not needed.
-    pub(super) fn renew(&mut self, mut waiting: Waiting) -> Result<Waiting, Waiting> {
+    /// Where another delivery for the same start is held, holds this one in its place (the other may be of a connection
+    /// that is no more), and turns it into the one that is not needed.
+    pub(super) fn renew(&mut self, waiting: &mut Waiting) -> bool {
         let number = self.by_start.get(&start_of(&waiting.delivered));
-        match number.and_then(|number| self.entries.get_mut(number)) {
-            Some(entry) => {
-                std::mem::swap(&mut entry.waiting.acks, &mut waiting.acks);
-                std::mem::swap(&mut entry.waiting.token, &mut waiting.token);
-                Ok(waiting)
-            }
-            None => Err(waiting),
-        }
+        let Some(entry) = number.and_then(|number| self.entries.get_mut(number)) else {
+            return false;
+        };
+        std::mem::swap(&mut entry.waiting.acks, &mut waiting.acks);
+        std::mem::swap(&mut entry.waiting.token, &mut waiting.token);
+        true
     }
 
     pub(super) fn add(&mut self, cell: Cell, waiting: Waiting) {
