@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -322,13 +322,20 @@ impl Shared {
         }
     }
 
-    /// Asks the dependency once, and waits for as long as a probe may take.
+    /// Asks the dependency, and waits for as long as a probe may take. One who is silent is asked anew meanwhile: what
+    /// was asked on a connection that died is never answered.
     async fn ask(&self) -> Verdict {
-        let mut answer = AssertUnwindSafe((self.probe)()).catch_unwind();
+        let mut answers = FuturesUnordered::new();
         let began = Instant::now();
+        let mut ask_at = began;
         loop {
-            match timeout(SILENCE, &mut answer).await {
-                Ok(answer) => return answer.unwrap_or(Verdict::Failed),
+            if ask_at <= Instant::now() {
+                answers.push(AssertUnwindSafe((self.probe)()).catch_unwind());
+                ask_at += PROBE_TIME_MAX;
+            }
+            match timeout(SILENCE, answers.next()).await {
+                Ok(Some(Ok(Verdict::Failed) | Err(_))) if !answers.is_empty() => {}
+                Ok(answer) => return answer.and_then(Result::ok).unwrap_or(Verdict::Failed),
                 Err(_) if began.elapsed() >= self.probe_time_max() => return Verdict::Failed,
                 Err(_) => {}
             }
