@@ -20,10 +20,10 @@ test: test-tools ## Run every test: units, conformance, faults, end to end
 	@$(MAKE) chaos-short
 
 # A seed of its own for each run would find more, and a failure less easily again.
-chaos-short: test-tools ## Inject a few faults on every broker, and see whether the checker sees; about 3.5 minutes
+chaos-short: test-tools ## Inject a few faults on every broker, and see whether the checker sees; about 3 minutes
 	$(CARGO) build --locked --workspace --all-targets
-	target/debug/forebay-chaos run --broker nats --faults 8 --seed 1 --only '$(SHORT)'
-	target/debug/forebay-chaos run --broker rabbitmq --faults 8 --seed 2 --only '$(SHORT)'
+	target/debug/forebay-chaos run --broker nats --faults 6 --seed 1 --only '$(SHORT)'
+	target/debug/forebay-chaos run --broker rabbitmq --faults 6 --seed 2 --only '$(SHORT)'
 	target/debug/forebay-chaos run --broker embedded --faults 3 --seed 1
 	target/debug/forebay-chaos sabotage --broker nats
 

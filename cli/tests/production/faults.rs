@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::stack::{PATIENCE, Stack, User, example, on_every_broker};
 
 /// How many files are worked through: enough that every fault strikes in the middle of it.
-const FILES: usize = 360;
+const FILES: usize = 240;
 
 /// The wait of a submitter between two tasks.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(60);

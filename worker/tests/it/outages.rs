@@ -197,9 +197,9 @@ async fn an_outage_of_the_store_does_not_look_like_the_death_of_all_workers() {
     .await;
     // The dispatcher is the first to see the store again, and looks for dead workers some times.
     dispatchers.set_away(false);
-    dispatcher.is_healthy().await;
     tokio::time::sleep(LEASE / 3).await;
     executors.set_away(false);
+    dispatcher.is_healthy().await;
     executor.is_healthy().await;
     tokio::time::sleep(LEASE).await;
     open.add_permits(1);
