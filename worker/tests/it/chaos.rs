@@ -49,6 +49,8 @@ fn moody(runs: Runs) -> Handlers {
         let mood = Dice(u64::from(run) + 7 * execution.id.unix_millis() + 1).roll(10);
         async move {
             match mood {
+                // The waits between attempts double, and the test does not wait for ever.
+                _ if run > 6 => Ok(Json::null()),
                 0 => std::future::pending().await,
                 1 => panic!("a mood"),
                 2 => Err(HandlerError::retryable("a mood")),
