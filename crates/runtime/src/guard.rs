@@ -45,31 +45,6 @@ pub struct Away {
     pub trouble: String,
 }
 
-/// What the last probe failed by, as the probe itself tells it.
-#[derive(Debug, Clone, Default)]
-pub struct Trouble(Arc<Mutex<String>>);
-
-impl Trouble {
-    /// Notes an error, with its causes.
-    pub fn note(&self, error: &dyn std::error::Error) {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        self.set(text);
-    }
-
-    fn set(&self, text: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 impl fmt::Display for Away {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, silent) = (self.what, self.silent.as_secs_f64());
@@ -98,8 +73,8 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Asks the dependency whether it is there.
-pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Verdict> + Send + Sync>;
+/// Asks the dependency whether it is there; an error is the text of what failed.
+pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Stands in front of one dependency.
 pub struct Guard {
@@ -110,7 +85,6 @@ struct Shared {
     dependency: &'static str,
     what: &'static str,
     probe: Probe,
-    trouble: Trouble,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
     /// Counts the openings, to those who wait for an answer.
@@ -121,29 +95,24 @@ struct Inner {
     circuit: Circuit,
     /// Whether a probe is under way, or waits for its time.
     probing: bool,
+    /// What the last probe failed by; empty while the circuit is closed, and where a probe was just not answered.
+    trouble: String,
 }
 
 impl Guard {
-    /// A guard of the `dependency`, as metrics and logs call it; errors call it `what`. The probe may say in `trouble`
-    /// why it failed.
+    /// A guard of the `dependency`, as metrics and logs call it; errors call it `what`.
     #[must_use]
-    pub fn new(
-        dependency: &'static str,
-        what: &'static str,
-        metrics: Arc<Metrics>,
-        probe: Probe,
-        trouble: Trouble,
-    ) -> Self {
+    pub fn new(dependency: &'static str, what: &'static str, metrics: Arc<Metrics>, probe: Probe) -> Self {
         metrics.circuit(dependency, State::Closed);
         let shared = Shared {
             dependency,
             what,
             probe,
-            trouble,
             metrics,
             inner: Mutex::new(Inner {
                 circuit: Circuit::new(now()),
                 probing: false,
+                trouble: String::new(),
             }),
             openings: watch::Sender::new(0),
         };
@@ -225,17 +194,17 @@ impl Shared {
         let inner = self.lock();
         match inner.circuit.admit(now()) {
             Ok(()) => Ok(self.openings.subscribe()),
-            Err(refusal) => Err(self.away(refusal)),
+            Err(refusal) => Err(self.away(refusal, &inner)),
         }
     }
 
-    fn away(&self, refusal: Refusal) -> Away {
+    fn away(&self, refusal: Refusal, inner: &Inner) -> Away {
         Away {
             what: self.what,
             silent: refusal.silent,
             retry_in: refusal.retry_in,
             asked: false,
-            trouble: self.trouble.text(),
+            trouble: inner.trouble.clone(),
         }
     }
 
@@ -245,16 +214,17 @@ impl Shared {
             silent: Duration::ZERO,
             retry_in: Duration::ZERO,
         };
-        let refusal = self.lock().circuit.admit(now()).err().unwrap_or(nothing);
+        let inner = self.lock();
+        let refusal = inner.circuit.admit(now()).err().unwrap_or(nothing);
         Away {
             asked: true,
-            ..self.away(refusal)
+            ..self.away(refusal, &inner)
         }
     }
 
     /// Applies what happened, and tells of what it changed.
     fn apply(&self, event: impl FnOnce(&mut Circuit) -> Option<Change>) {
-        let change = {
+        let (change, trouble) = {
             let mut inner = self.lock();
             let before = inner.circuit.state();
             let change = event(&mut inner.circuit);
@@ -262,11 +232,13 @@ impl Shared {
                 // Under the lock, so that the metric ends up as the circuit does.
                 self.metrics.circuit(self.dependency, inner.circuit.state());
             }
-            if matches!(change, Some(Change::Opened { .. })) {
+            match change {
                 // Under the lock, so that it reaches the calls that were let in before, and no other.
-                self.openings.send_modify(|count| *count += 1);
+                Some(Change::Opened { .. }) => self.openings.send_modify(|count| *count += 1),
+                Some(Change::Closed { .. }) => inner.trouble.clear(),
+                None => {}
             }
-            change
+            (change, inner.trouble.clone())
         };
         let dependency = self.dependency;
         match change {
@@ -277,13 +249,12 @@ impl Shared {
                 } else {
                     tracing::warn!(
                         dependency,
-                        error = self.trouble.text(),
+                        error = trouble,
                         "the circuit is open: it does not answer, and calls are refused at once"
                     );
                 }
             }
             Some(Change::Closed { after, again }) => {
-                self.trouble.set(String::new());
                 let seconds = after.as_secs_f64();
                 if again {
                     tracing::debug!(dependency, seconds, "the circuit is closed again");
@@ -324,7 +295,7 @@ impl Shared {
 
     /// Asks the dependency, and waits for as long as a probe may take. One who is silent is asked anew meanwhile: what
     /// was asked on a connection that died is never answered.
-    async fn ask(&self) -> Verdict {
+    async fn ask(&self) -> Result<(), String> {
         let mut answers = FuturesUnordered::new();
         let began = Instant::now();
         let mut ask_at = began;
@@ -334,9 +305,9 @@ impl Shared {
                 ask_at += PROBE_TIME_MAX;
             }
             match timeout(SILENCE, answers.next()).await {
-                Ok(Some(Ok(Verdict::Failed) | Err(_))) if !answers.is_empty() => {}
-                Ok(answer) => return answer.and_then(Result::ok).unwrap_or(Verdict::Failed),
-                Err(_) if began.elapsed() >= self.probe_time_max() => return Verdict::Failed,
+                Ok(Some(Ok(Err(_)) | Err(_))) if !answers.is_empty() => {}
+                Ok(answer) => return answer.and_then(Result::ok).unwrap_or_else(|| Err(String::new())),
+                Err(_) if began.elapsed() >= self.probe_time_max() => return Err(String::new()),
                 Err(_) => {}
             }
         }
@@ -355,6 +326,9 @@ impl Shared {
         let mut inner = self.lock();
         let settled = inner.circuit.state() == State::Closed;
         inner.probing = !settled;
+        if settled {
+            inner.trouble.clear();
+        }
         settled
     }
 }
@@ -375,8 +349,11 @@ async fn probe(guarded: Weak<Shared>) {
             None
         });
         match shared.ask().await {
-            Verdict::Answered | Verdict::Unknown => shared.apply(|circuit| circuit.probe_answered(now())),
-            Verdict::Failed => shared.apply(|circuit| circuit.probe_failed(now(), random_unit())),
+            Ok(()) => shared.apply(|circuit| circuit.probe_answered(now())),
+            Err(trouble) => {
+                shared.lock().trouble = trouble;
+                shared.apply(|circuit| circuit.probe_failed(now(), random_unit()));
+            }
         }
         if shared.settled() {
             return;

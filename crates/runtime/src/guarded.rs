@@ -16,7 +16,7 @@ use forebay_store::{
 use futures::{FutureExt, stream::BoxStream};
 
 use crate::{
-    guard::{Away, Guard, Trouble, Verdict},
+    guard::{Away, Guard, Verdict},
     metrics::Metrics,
 };
 
@@ -51,19 +51,12 @@ impl GuardedStore {
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         let probed = Arc::clone(&inner);
-        let trouble = Trouble::default();
-        let told = trouble.clone();
         let probe = move || {
-            let (probed, told) = (Arc::clone(&probed), told.clone());
-            async move {
-                let checked = probed.check().await;
-                let _ = checked.as_ref().inspect_err(|error| told.note(error));
-                judge(&checked)
-            }
-            .boxed()
+            let probed = Arc::clone(&probed);
+            async move { told(probed.check().await, judge) }.boxed()
         };
         Self {
-            guard: Guard::new("store", "the database", metrics, Box::new(probe), trouble),
+            guard: Guard::new("store", "the database", metrics, Box::new(probe)),
             inner: Opaque(inner),
         }
     }
@@ -81,6 +74,22 @@ impl GuardedStore {
             }),
         }
     }
+}
+
+/// What a probe tells: where its dependency is away, the error with its causes.
+fn told<E: std::error::Error>(
+    checked: Result<(), E>,
+    judge: impl FnOnce(&Result<(), E>) -> Verdict,
+) -> Result<(), String> {
+    let failed = judge(&checked) == Verdict::Failed;
+    let Err(error) = checked else { return Ok(()) };
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    if failed { Err(text) } else { Ok(()) }
 }
 
 /// Only what says that the database is away counts against it: it may refuse what it is asked as often as it likes.
@@ -189,19 +198,12 @@ impl GuardedBroker {
     #[must_use]
     pub fn new(inner: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
         let probed = Arc::clone(&inner);
-        let trouble = Trouble::default();
-        let told = trouble.clone();
         let probe = move || {
-            let (probed, told) = (Arc::clone(&probed), told.clone());
-            async move {
-                let checked = probed.check().await;
-                let _ = checked.as_ref().inspect_err(|error| told.note(error));
-                judge_broker(&checked)
-            }
-            .boxed()
+            let probed = Arc::clone(&probed);
+            async move { told(probed.check().await, judge_broker) }.boxed()
         };
         Self {
-            guard: Guard::new("broker", "the broker", metrics, Box::new(probe), trouble),
+            guard: Guard::new("broker", "the broker", metrics, Box::new(probe)),
             inner: Opaque(inner),
         }
     }

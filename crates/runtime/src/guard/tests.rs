@@ -52,26 +52,17 @@ impl Dependency {
     fn guarded(&self) -> (Guard, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new());
         let probed = self.clone();
-        let trouble = Trouble::default();
-        let told = trouble.clone();
         let probe = move || {
-            let (probed, told) = (probed.clone(), told.clone());
+            let probed = probed.clone();
             async move {
-                let verdict = probed.answer(true).await;
-                if verdict == Verdict::Failed {
-                    told.note(&std::io::Error::other("the password is wrong"));
+                match probed.answer(true).await {
+                    Verdict::Failed => Err("the password is wrong".to_owned()),
+                    Verdict::Answered | Verdict::Unknown => Ok(()),
                 }
-                verdict
             }
             .boxed()
         };
-        let guard = Guard::new(
-            "store",
-            "the database",
-            Arc::clone(&metrics),
-            Box::new(probe),
-            trouble,
-        );
+        let guard = Guard::new("store", "the database", Arc::clone(&metrics), Box::new(probe));
         (guard, metrics)
     }
 
