@@ -77,6 +77,7 @@ macro_rules! broker_conformance {
             two_subscriptions_share_without_overlap
             what_a_dead_subscription_held_is_delivered_again
             what_is_handed_back_is_delivered_again_at_once
+            what_is_left_to_the_store_is_not_delivered_again_at_once
             no_more_than_max_is_delivered
             an_idle_lane_answers_in_time
             a_publish_wakes_a_waiting_consumer

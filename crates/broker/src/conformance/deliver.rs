@@ -51,6 +51,23 @@ pub async fn what_is_handed_back_is_delivered_again_at_once(fixture: impl Fixtur
     finish(&fixture, &one, kept).await;
 }
 
+/// What a worker leaves to the store makes way for what is behind it.
+pub async fn what_is_left_to_the_store_is_not_delivered_again_at_once(fixture: impl Fixture) {
+    let (broker, lane) = (fixture.broker(), lane("left"));
+    let published = tasks(&lane, 3);
+    publish(&*broker, &published).await;
+    let mut one = consume(&*broker, &lane).await;
+    let mut other = consume(&*broker, &lane).await;
+    let left = take(&mut one, 2).await;
+    let tokens = left.into_iter().map(|delivery| delivery.token).collect();
+    one.acks.leave(tokens).await.expect("a healthy subscription");
+    let behind = take(&mut other, 1).await;
+    assert_eq!(ids_of(&behind), ids(&published[2..]));
+    finish(&fixture, &other, behind).await;
+    assert_quiet(&mut one).await;
+    assert_quiet(&mut other).await;
+}
+
 /// Never more than was asked for, and what was not asked for is left to others.
 pub async fn no_more_than_max_is_delivered(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("bounded"));
