@@ -81,7 +81,7 @@ impl Default for Bounds {
             batch_bytes: 16 * 1024 * 1024,
             batch_items: 1_000,
             line_bytes: 512 * 1024,
-            lines: 512,
+            lines: 2_000,
             lines_bytes: 16 * 1024 * 1024,
             submit: Duration::from_secs(2),
             submit_patient: Duration::from_secs(10),

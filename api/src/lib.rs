@@ -16,11 +16,19 @@ mod router;
 mod serve;
 mod task;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use forebay_broker::{Broker, Submitter};
 use forebay_core::Clock;
-use forebay_runtime::{health::Health, metrics::Metrics};
+use forebay_runtime::{
+    health::Health,
+    metrics::{Metrics, RequestDurations},
+};
 use forebay_store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +52,19 @@ const RETRIES_TTL: Duration = Duration::from_secs(10);
 
 /// What both doors need. Cheap to clone; the clones share everything.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<State>);
+
+impl Deref for App {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+/// What the clones of an [`App`] share.
+#[expect(missing_debug_implementations, reason = "ports are not Debug")]
+pub struct State {
     /// Where tasks are read from.
     pub store: Arc<dyn Store>,
     /// Whom to ask for depths, and to signal through.
@@ -60,31 +80,33 @@ pub struct App {
     /// Cancelled when the process is to stop: nothing new is begun, what waits is ended.
     pub stop: CancellationToken,
     /// How much, and how long.
-    pub bounds: Arc<Bounds>,
-    pub(crate) places: Arc<Places>,
+    pub bounds: Bounds,
+    pub(crate) places: Places,
     pub(crate) hub: Arc<Hub>,
     pub(crate) announcer: Announcer,
-    pub(crate) observed: Arc<Observed>,
-    pub(crate) recent: Arc<RecentKeys>,
-    pub(crate) retries: Arc<TpsBudget>,
+    pub(crate) observed: Observed,
+    pub(crate) recent: RecentKeys,
+    /// How long accepted submissions took: the most frequent of all observations.
+    pub(crate) accepted: OnceLock<RequestDurations>,
+    pub(crate) retries: TpsBudget,
 }
 
 /// What an [`App`] is made of.
 #[expect(missing_debug_implementations, reason = "ports are not Debug")]
 pub struct Parts {
-    /// See [`App::store`].
+    /// See [`State::store`].
     pub store: Arc<dyn Store>,
-    /// See [`App::broker`].
+    /// See [`State::broker`].
     pub broker: Arc<dyn Broker>,
-    /// See [`App::submitter`].
+    /// See [`State::submitter`].
     pub submitter: Submitter,
-    /// See [`App::clock`].
+    /// See [`State::clock`].
     pub clock: Arc<dyn Clock>,
-    /// See [`App::metrics`].
+    /// See [`State::metrics`].
     pub metrics: Arc<Metrics>,
-    /// See [`App::health`].
+    /// See [`State::health`].
     pub health: Health,
-    /// See [`App::stop`].
+    /// See [`State::stop`].
     pub stop: CancellationToken,
 }
 
@@ -121,7 +143,7 @@ impl App {
     #[must_use]
     pub fn bounded(parts: Parts, bounds: Bounds) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
-        Self {
+        Self(Arc::new(State {
             store: parts.store,
             broker: parts.broker,
             submitter: parts.submitter,
@@ -129,7 +151,7 @@ impl App {
             metrics: parts.metrics,
             health: parts.health,
             stop: parts.stop,
-            places: Arc::new(Places {
+            places: Places {
                 submissions: places(bounds.submissions),
                 reads: places(bounds.reads),
                 changes: places(bounds.changes),
@@ -138,14 +160,15 @@ impl App {
                 uploads: places(bounds.uploads),
                 batches: places(bounds.batches),
                 lookups: places(bounds.lookups),
-            }),
-            bounds: Arc::new(bounds),
+            },
+            bounds,
             hub: Arc::default(),
             announcer: Announcer::new(),
-            observed: Arc::default(),
-            recent: Arc::default(),
-            retries: Arc::new(TpsBudget::new(RETRIES_TTL, RETRIES_PER_SECOND, RETRIES_SHARE)),
-        }
+            observed: Observed::default(),
+            recent: RecentKeys::default(),
+            accepted: OnceLock::new(),
+            retries: TpsBudget::new(RETRIES_TTL, RETRIES_PER_SECOND, RETRIES_SHARE),
+        }))
     }
 }
 

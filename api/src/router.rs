@@ -1,15 +1,24 @@
 //! Every path of the HTTP door, on one screen.
 
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use axum::{
-    Router,
+    BoxError, Router,
+    body::{Body, Bytes, HttpBody},
     extract::Request,
     handler::Handler,
-    http::{Method, StatusCode, Uri},
-    middleware::{from_fn, from_fn_with_state},
+    http::{self as web, Method, StatusCode, Uri},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use tower_http::catch_panic::CatchPanicLayer;
+use forebay_core::TraceParent;
+use tower::Service;
 
 use crate::{
     App,
@@ -66,23 +75,75 @@ fn others() -> Routes {
 
 /// The HTTP door as a service; [`crate::serve_http`] serves it.
 pub fn router(app: App) -> Router {
+    Router::new().fallback_service(door(app))
+}
+
+/// The HTTP door: the routes, and a short way for what is asked most.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    app: App,
+    routes: Router,
+}
+
+pub(crate) fn door(app: App) -> Door {
     let limited = |routes: Routes, pool| {
         let limit = from_fn_with_state((app.clone(), pool), layers::limit::layer);
         routes.router.route_layer(limit)
     };
-    limited(submissions(), Pool::Submissions)
+    let routes = limited(submissions(), Pool::Submissions)
         .merge(limited(changes(), Pool::Changes))
         .merge(limited(reads(), Pool::Reads))
         .merge(others().router)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_path)
-        .layer(CatchPanicLayer::custom(layers::panic::respond))
-        .layer(from_fn(layers::problem::layer))
-        .layer(from_fn(layers::headers::layer))
-        .layer(from_fn_with_state(app.clone(), layers::metrics::layer))
-        .layer(from_fn(layers::trace::layer))
-        .layer(from_fn(layers::request_id::layer))
-        .with_state(app)
+        .layer(from_fn_with_state(app.clone(), layers::layer))
+        .with_state(app.clone());
+    Door { app, routes }
+}
+
+impl Door {
+    /// Whether it is the submission of one task, which is most of what comes, and needs no router.
+    fn is_submission(request: &Request) -> bool {
+        request.method() == Method::POST
+            && request.uri().path() == "/v1/tasks"
+            && request.uri().query().is_none()
+    }
+
+    async fn submit(app: &App, request: Request, traceparent: Option<TraceParent>) -> Response {
+        let Ok(_place) = Pool::Submissions.place(app) else {
+            return ApiError::of(Code::Overloaded).into_response();
+        };
+        let (head, body) = request.into_parts();
+        let answer = tasks::submit_one(app, traceparent, &head.headers, body).await;
+        answer.unwrap_or_else(IntoResponse::into_response)
+    }
+}
+
+impl<B> Service<web::Request<B>> for Door
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routers are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: web::Request<B>) -> Self::Future {
+        let request = request.map(Body::new);
+        if !Self::is_submission(&request) {
+            return Box::pin(self.routes.call(request));
+        }
+        let app = self.app.clone();
+        Box::pin(async move {
+            let submit = |request, traceparent| Self::submit(&app, request, traceparent);
+            Ok(layers::submission(&app, request, submit).await)
+        })
+    }
 }
 
 /// Method and path of each route.

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tonic::transport::server::TcpIncoming;
 
-use crate::{App, grpc, router::router};
+use crate::{App, grpc, router::door};
 
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// None at present: a connection that fails is that client's affair.
 pub async fn serve_http(app: App, listener: TcpListener) -> anyhow::Result<()> {
-    let service = TowerToHyperService::new(router(app.clone()));
+    let service = TowerToHyperService::new(door(app.clone()));
     let server = server();
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(app.bounds.connections));

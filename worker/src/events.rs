@@ -1,28 +1,65 @@
-//! Tells whoever listens what happened to tasks: best effort, in batches, bounded.
+//! Tells whoever listens what happened to tasks: best effort, in batches, bounded in number and in rate. Nobody can
+//! follow more than so many a second, and nothing depends on them, so a worker that ends tens of thousands of tasks a
+//! second spends nothing on most of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_broker::Broker;
 use forebay_core::{Signal, TaskEvent};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
 use crate::shared::BROKER_CALL_MAX;
 
-/// How many events may wait. Past it they are dropped: nothing depends on them.
-const WAITING_MAX: usize = 10_000;
-/// How many are sent together.
-const BATCH_MAX: usize = 500;
+/// How many batches may wait. Past it they are dropped.
+const WAITING_MAX: usize = 1_000;
+/// So many are sent together, at the least, while others wait.
+const TOGETHER: usize = 500;
+/// How many are told a second, in the long run.
+const PER_SECOND: u32 = 5_000;
+/// How many are told at once after a time of quiet.
+const BURST: u32 = 20_000;
 
 /// Hands in events. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct EventSender(mpsc::Sender<TaskEvent>);
+pub(crate) struct EventSender {
+    line: mpsc::Sender<Vec<TaskEvent>>,
+    budget: Arc<Mutex<Budget>>,
+}
+
+/// How many more may be told.
+#[derive(Debug)]
+struct Budget {
+    left: u32,
+    since: Instant,
+}
+
+impl Budget {
+    fn take(&mut self, wanted: usize, now: Instant) -> usize {
+        let grown = now.duration_since(self.since).as_secs_f64() * f64::from(PER_SECOND);
+        if grown >= 1.0 {
+            // Cut to whole events, and to the burst.
+            let grown = grown.min(f64::from(BURST)) as u32;
+            self.left = self.left.saturating_add(grown).min(BURST);
+            self.since = now;
+        }
+        let granted = wanted.min(self.left as usize);
+        self.left -= u32::try_from(granted).unwrap_or(self.left);
+        granted
+    }
+}
 
 impl EventSender {
-    /// Hands one in, and never waits.
-    pub(crate) fn send(&self, event: TaskEvent) {
-        if self.0.try_send(event).is_err() {
-            debug!("an event was dropped: too many wait");
+    /// Of how many events, of `wanted`, somebody is to be told. Ask before they are made.
+    pub(crate) fn room_for(&self, wanted: usize) -> usize {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.take(wanted, Instant::now())
+    }
+
+    /// Hands a batch in, and never waits.
+    pub(crate) fn send(&self, events: Vec<TaskEvent>) {
+        if !events.is_empty() && self.line.try_send(events).is_err() {
+            debug!("events were dropped: too many wait");
         }
     }
 }
@@ -30,25 +67,59 @@ impl EventSender {
 /// Sends them on.
 pub(crate) struct Events {
     broker: Arc<dyn Broker>,
-    waiting: mpsc::Receiver<TaskEvent>,
+    waiting: mpsc::Receiver<Vec<TaskEvent>>,
 }
 
 impl Events {
     pub(crate) fn new(broker: Arc<dyn Broker>) -> (EventSender, Self) {
-        let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        (EventSender(sender), Self { broker, waiting })
+        let (line, waiting) = mpsc::channel(WAITING_MAX);
+        let budget = Budget {
+            left: BURST,
+            since: Instant::now(),
+        };
+        let sender = EventSender {
+            line,
+            budget: Arc::new(Mutex::new(budget)),
+        };
+        (sender, Self { broker, waiting })
     }
 
     /// Runs until every sender is gone and what they handed in was sent.
     pub(crate) async fn run(mut self) {
-        let mut batch = Vec::new();
-        while self.waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            let signal = Signal::Events(std::mem::take(&mut batch));
-            match tokio::time::timeout(BROKER_CALL_MAX, self.broker.signal(signal)).await {
+        while let Some(mut batch) = self.waiting.recv().await {
+            while batch.len() < TOGETHER
+                && let Ok(mut next) = self.waiting.try_recv()
+            {
+                batch.append(&mut next);
+            }
+            let sent = self.broker.signal(Signal::Events(batch));
+            match tokio::time::timeout(BROKER_CALL_MAX, sent).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(error = crate::shared::chain(&error), "events were not sent"),
                 Err(_) => debug!("events were not sent in time"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_is_told_and_a_flood_is_not() {
+        let begin = Instant::now();
+        let mut budget = Budget {
+            left: BURST,
+            since: begin,
+        };
+        assert_eq!(budget.take(15_000, begin), 15_000);
+        assert_eq!(budget.take(15_000, begin), 5_000);
+        assert_eq!(budget.take(1, begin), 0);
+        let later = begin + Duration::from_millis(100);
+        assert_eq!(budget.take(1_000, later), 500);
+        assert_eq!(budget.take(30_000, later + Duration::from_secs(3_600)), 20_000);
     }
 }

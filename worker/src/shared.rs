@@ -31,9 +31,9 @@ pub(crate) struct Shared {
 impl Shared {
     /// Tells whoever watches.
     pub(crate) fn tell(&self, events: impl IntoIterator<Item = TaskEvent>) {
-        for event in events {
-            self.events.send(event);
-        }
+        let mut events: Vec<TaskEvent> = events.into_iter().collect();
+        events.truncate(self.events.room_for(events.len()));
+        self.events.send(events);
     }
 }
 

@@ -130,17 +130,29 @@ pub(crate) struct Receipts {
 
 impl Receipts {
     pub(crate) fn add(&mut self, acks: &Arc<dyn Acknowledge>, token: Token) {
-        let same = |(known, _): &&mut (Arc<dyn Acknowledge>, Vec<Token>)| {
-            std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(acks))
-        };
-        match self.groups.iter_mut().find(same) {
-            Some((_, tokens)) => tokens.push(token),
-            None => self.groups.push((Arc::clone(acks), vec![token])),
+        self.group(acks).push(token);
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        for (acks, mut tokens) in other.groups {
+            self.group(&acks).append(&mut tokens);
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    /// The tokens of one subscription. There are few subscriptions, and what comes together is mostly of the same.
+    fn group(&mut self, acks: &Arc<dyn Acknowledge>) -> &mut Vec<Token> {
+        let same = |(known, _): &(Arc<dyn Acknowledge>, Vec<Token>)| {
+            std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(acks))
+        };
+        let index = self.groups.iter().position(same).unwrap_or_else(|| {
+            self.groups.push((Arc::clone(acks), Vec::new()));
+            self.groups.len() - 1
+        });
+        &mut self.groups[index].1
     }
 
     /// These are done. Where that can't be said they come again, and are turned away.

@@ -20,12 +20,16 @@ use crate::{
     ops::{
         self,
         follow::{Cursor, Follow, Step},
-        submit::Patience,
+        submit::Durable,
     },
+    task::accepted,
 };
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
+
+/// How many messages of a stream are handed in together at most, where they are there.
+const MESSAGES_AT_ONCE: usize = 250;
 
 /// The service.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ impl Tasks {
     {
         let began = Instant::now();
         let span = info_span!("rpc_call", otel.kind = "server", method);
-        let traceparent = join(&span, incoming(metadata), "").traceparent;
+        let traceparent = join(&span, incoming(metadata));
         let result = match pool.place(&self.app) {
             Err(overloaded) => Err(overloaded),
             Ok(_place) => AssertUnwindSafe(operation(traceparent).instrument(span))
@@ -91,7 +95,7 @@ impl TaskService for Tasks {
             &metadata,
             async |traceparent| {
                 let asked = convert::asked(message, traceparent);
-                let accepted = ops::submit::submit(&self.app, asked, Patience::None).await?;
+                let accepted = ops::submit::submit(&self.app, asked).await?;
                 Ok(v1::SubmitTaskResponse {
                     task: Some(convert::task(&accepted.task)),
                 })
@@ -222,26 +226,44 @@ fn submit_all(
             message.map(|message| (message, (messages, place)))
         }
     });
-    let answers = read
+    let groups = read
         .enumerate()
-        .map(move |(index, message)| {
-            let app = app.clone();
-            let traceparent = traceparent.clone();
-            async move {
-                let asked = convert::asked(message?, traceparent);
-                let result = ops::submit::submit(&app, asked, Patience::Some).await;
-                Ok(answered(index as u64, &result))
-            }
-        })
-        .buffered(at_once);
-    Box::pin(answers)
+        .ready_chunks(MESSAGES_AT_ONCE)
+        .map(move |group| answer_all(app.clone(), group, traceparent.clone()))
+        .buffered(at_once.div_ceil(MESSAGES_AT_ONCE));
+    Box::pin(groups.map(stream::iter).flatten())
 }
 
-fn answered(index: u64, result: &Result<ops::submit::Accepted>) -> v1::SubmitTasksResponse {
+/// Answers submissions that came together. Where the stream broke, that is the last of the answers.
+async fn answer_all(
+    app: App,
+    group: Vec<(usize, std::result::Result<v1::SubmitTaskRequest, Status>)>,
+    traceparent: Option<TraceParent>,
+) -> Vec<std::result::Result<v1::SubmitTasksResponse, Status>> {
+    let (mut asked, mut broken) = (Vec::with_capacity(group.len()), None);
+    let first = group.first().map_or(0, |(index, _)| *index as u64);
+    for (_, message) in group {
+        match message {
+            Ok(message) => asked.push(Ok(convert::asked(message, traceparent.clone()))),
+            Err(status) => broken = Some(Err(status)),
+        }
+    }
+    let shown = |durable: Durable<'_>| match durable {
+        Durable::New(submission) => convert::task(&accepted(submission)),
+        Durable::Known(task) => convert::task(task),
+    };
+    let results = ops::submit::submit_all(&app, asked, shown).await;
+    let answers = (first..)
+        .zip(results)
+        .map(|(index, result)| Ok(answered(index, result)));
+    answers.chain(broken).collect()
+}
+
+fn answered(index: u64, result: Result<v1::Task>) -> v1::SubmitTasksResponse {
     use v1::submit_tasks_response::Result as Outcome;
     let outcome = match result {
-        Ok(accepted) => Outcome::Task(convert::task(&accepted.task)),
-        Err(error) => Outcome::Problem(status::problem(error)),
+        Ok(task) => Outcome::Task(task),
+        Err(error) => Outcome::Problem(status::problem(&error)),
     };
     v1::SubmitTasksResponse {
         index,

@@ -1,14 +1,15 @@
 //! `POST /v1/tasks/batch`: many tasks in one request, as an array or as a stream of lines.
 
+use std::io::Write as _;
+
 use axum::{
     body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
+    extract,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use forebay_core::TraceParent;
-use futures::{StreamExt, stream};
+use forebay_core::{Lifecycle, State, TaskId, TraceParent};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -21,46 +22,68 @@ use crate::{
     error::{ApiError, Code, ProblemBody, Result},
     http::{
         body::{self, MediaType},
-        json, ndjson,
+        ndjson,
         params::{Query, Trace},
         submission,
     },
-    ops::submit::{self, Accepted, Patience},
+    ops::submit::{self, Asked, Durable},
 };
 
-/// What became of one item.
-#[derive(Debug, Serialize)]
-pub(crate) struct ItemBody<'a> {
-    index: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ProblemBody<'a>>,
+/// What is told of an item that was accepted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receipt {
+    id: TaskId,
+    state: State,
 }
 
-impl<'a> ItemBody<'a> {
-    /// What became of the item at `index`.
-    pub(crate) fn of(index: u64, result: &'a Result<Accepted>) -> Self {
-        let accepted = result.as_ref().ok();
-        Self {
-            index,
-            id: accepted.map(|accepted| accepted.task.id.to_string()),
-            state: accepted.map(|accepted| accepted.task.state.as_str()),
-            error: result.as_ref().err().map(|error| error.to_problem(None)),
+impl Receipt {
+    /// Of what is durable.
+    pub(crate) fn of(durable: Durable<'_>) -> Self {
+        match durable {
+            Durable::New(submission) => Self {
+                id: submission.id,
+                state: Lifecycle::accepted(submission.run_at).state,
+            },
+            Durable::Known(task) => Self {
+                id: task.id,
+                state: task.state,
+            },
         }
     }
 }
 
+/// What became of an item that was not accepted.
 #[derive(Debug, Serialize)]
-struct BatchBody<'a> {
-    results: Vec<ItemBody<'a>>,
+struct RefusedBody<'a> {
+    index: u64,
+    error: ProblemBody<'a>,
+}
+
+/// Writes what became of the item at `index`.
+pub(crate) fn write_item(text: &mut Vec<u8>, index: u64, result: &Result<Receipt>) {
+    let written = match result {
+        Ok(receipt) => {
+            let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+            let id: &str = receipt.id.as_uuid().hyphenated().encode_lower(&mut id);
+            let state = receipt.state.as_str();
+            // By hand, since there may be a hundred thousand of them a second; ids and states need no escaping.
+            write!(
+                text,
+                "{{\"index\":{index},\"id\":\"{id}\",\"state\":\"{state}\"}}"
+            )
+            .is_ok()
+        }
+        Err(error) => {
+            let error = error.to_problem(None);
+            serde_json::to_writer(text, &RefusedBody { index, error }).is_ok()
+        }
+    };
+    debug_assert!(written, "writing to memory can't fail");
 }
 
 /// `POST /v1/tasks/batch`
 pub(crate) async fn submit(
-    State(app): State<App>,
+    extract::State(app): extract::State<App>,
     Trace(traceparent): Trace,
     query: Query,
     headers: HeaderMap,
@@ -91,34 +114,54 @@ async fn array(
         return Err(ApiError::of(Code::Overloaded));
     };
     let text = body::read(headers, body, app.bounds.batch_bytes, app.bounds.body).await?;
-    let items: Vec<Bytes> = items(&text, app.bounds.batch_items)?
+    let asked = asked(&text, app.bounds.batch_items)?;
+    drop(text);
+    let asked = asked
         .into_iter()
-        .map(|item| text.slice_ref(item.get().as_bytes()))
+        .map(|asked| traced(asked, &traceparent))
         .collect();
-    let results: Vec<Result<Accepted>> = stream::iter(items)
-        .map(|item| submit_one(app.clone(), item, traceparent.clone()))
-        .buffered(app.bounds.batch_items)
-        .collect()
-        .await;
+    let results = submit::submit_all(app, asked, Receipt::of).await;
     refuse_if_nothing_was_possible(&results)?;
-    let results = (0..)
-        .zip(&results)
-        .map(|(index, result)| ItemBody::of(index, result))
-        .collect();
-    Ok(json(StatusCode::ACCEPTED, &BatchBody { results }))
+    Ok(answer(&results))
 }
 
-/// Accepts one of many.
-pub(crate) async fn submit_one(app: App, text: Bytes, traceparent: Option<TraceParent>) -> Result<Accepted> {
-    let mut asked = submission::parse(&text)?;
-    drop(text);
-    asked.request.traceparent = traceparent;
-    submit::submit(&app, asked, Patience::Some).await
+fn answer(results: &[Result<Receipt>]) -> Response {
+    const ITEM_BYTES: usize = 96;
+    let mut text = Vec::with_capacity(results.len() * ITEM_BYTES);
+    text.extend_from_slice(b"{\"results\":[");
+    for (index, result) in (0..).zip(results) {
+        if index > 0 {
+            text.push(b',');
+        }
+        write_item(&mut text, index, result);
+    }
+    text.extend_from_slice(b"]}");
+    let kind = HeaderValue::from_static("application/json");
+    (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// What the items of an array ask for.
+fn asked(text: &Bytes, items_max: usize) -> Result<Vec<Result<Asked>>> {
+    if let Some(asked) = submission::parse_all(text, items_max) {
+        return Ok(asked.into_iter().map(Ok).collect());
+    }
+    let items = items(text, items_max)?.into_iter();
+    Ok(items
+        .map(|item| submission::parse(&text.slice_ref(item.get().as_bytes())))
+        .collect())
+}
+
+/// One of many, with the trace of their request.
+pub(crate) fn traced(asked: Result<Asked>, traceparent: &Option<TraceParent>) -> Result<Asked> {
+    asked.map(|mut asked| {
+        asked.request.traceparent.clone_from(traceparent);
+        asked
+    })
 }
 
 /// Where not one task could be accepted and trying again may help, the whole request says so.
-fn refuse_if_nothing_was_possible(results: &[Result<Accepted>]) -> Result<()> {
-    let hopeless = |result: &Result<Accepted>| match result {
+fn refuse_if_nothing_was_possible(results: &[Result<Receipt>]) -> Result<()> {
+    let hopeless = |result: &Result<Receipt>| match result {
         Ok(_) => false,
         Err(error) => error.code.row().retry_after_seconds.is_some(),
     };

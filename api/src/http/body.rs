@@ -79,6 +79,7 @@ pub(crate) async fn read(
         }
         return Err(too_large(bytes_max));
     }
+    // Copied, small as it is: the connection goes on reading into the buffer that this is a part of.
     let mut all = BytesMut::with_capacity(declared.unwrap_or(0));
     let reading = async {
         while let Some(frame) = body.frame().await {

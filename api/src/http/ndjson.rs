@@ -9,78 +9,137 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use forebay_core::TraceParent;
-use futures::{Stream, StreamExt, stream};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use futures::{StreamExt, future::BoxFuture, stream, stream::FuturesOrdered};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    http::batch::{ItemBody, submit_one},
-    ops::submit::Accepted,
+    http::{
+        batch::{Receipt, traced, write_item},
+        submission,
+    },
+    ops::submit::submit_all,
 };
 
-/// How many results are written together, where they are there.
-const RESULTS_AT_ONCE: usize = 64;
-/// The unit in which bytes under way are counted.
-const BLOCK_BYTES: usize = 1_024;
+/// How many lines are handed in together at most, where they are there.
+const LINES_AT_ONCE: usize = 500;
+/// About how long the line of a result is.
+const RESULT_BYTES: usize = 96;
 
 /// Answers with a line for each line.
 pub(crate) fn stream(app: &App, body: Body, traceparent: Option<TraceParent>) -> Result<Response> {
     let place = Arc::clone(&app.places.uploads)
         .try_acquire_owned()
         .map_err(|_| ApiError::of(Code::Overloaded))?;
-    let lines = Lines::new(app.clone(), body, place);
-    let results = results(app.clone(), lines, traceparent);
-    let chunks = results
-        .ready_chunks(RESULTS_AT_ONCE)
-        .map(|lines| Ok::<_, std::convert::Infallible>(Bytes::from(lines.concat())));
+    let upload = Upload {
+        app: app.clone(),
+        traceparent,
+        lines: Lines::new(app.clone(), body, place),
+        under_way: FuturesOrdered::new(),
+        room: Room {
+            lines: app.bounds.lines,
+            bytes: app.bounds.lines_bytes.max(app.bounds.line_bytes),
+        },
+    };
+    let results = stream::unfold(upload, |mut upload| async move {
+        let results = upload.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(results), upload))
+    });
     let kind = HeaderValue::from_static("application/x-ndjson");
-    let body = Body::from_stream(chunks);
+    let body = Body::from_stream(results);
     Ok((StatusCode::ACCEPTED, [(header::CONTENT_TYPE, kind)], body).into_response())
 }
 
-fn results(app: App, lines: Lines, traceparent: Option<TraceParent>) -> impl Stream<Item = Vec<u8>> {
-    let at_once = app.bounds.lines;
-    stream::unfold(lines, |mut lines| async move {
-        let line = lines.next().await?;
-        Some((line, lines))
-    })
-    .map(move |line| {
-        let app = app.clone();
-        let traceparent = traceparent.clone();
-        async move {
-            let result: Result<Accepted> = match line.text {
-                Ok(text) => submit_one(app, text, traceparent).await,
-                Err(error) => Err(error),
-            };
-            drop(line.room);
-            write(line.index, &result)
+/// How much may be taken up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    lines: usize,
+    bytes: usize,
+}
+
+/// The results of lines that were handed in together, and the room that these took.
+struct Answered {
+    results: Bytes,
+    room: Room,
+}
+
+/// A stream of lines in, and a stream of results out.
+struct Upload {
+    app: App,
+    traceparent: Option<TraceParent>,
+    lines: Lines,
+    under_way: FuturesOrdered<BoxFuture<'static, Answered>>,
+    room: Room,
+}
+
+impl Upload {
+    /// The next results. Reads on while there is room for more lines; what waits to be read by the client takes room,
+    /// too.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            while let Some(group) = self.next_group() {
+                self.under_way.push_back(group);
+            }
+            if !self.lines.may_read() {
+                let answered = self.under_way.next().await?;
+                return Some(self.done(answered));
+            }
+            tokio::select! {
+                biased;
+                Some(answered) = self.under_way.next() => return Some(self.done(answered)),
+                () = self.lines.read_on() => {}
+            }
         }
-    })
-    .buffered(at_once)
+    }
+
+    fn done(&mut self, answered: Answered) -> Bytes {
+        self.room.lines += answered.room.lines;
+        self.room.bytes += answered.room.bytes;
+        answered.results
+    }
+
+    /// Hands in the lines that were read, as far as there is room.
+    fn next_group(&mut self) -> Option<BoxFuture<'static, Answered>> {
+        let mut group = Vec::new();
+        let mut taken = Room::default();
+        while let Some((_, text)) = self.lines.ready.front() {
+            let bytes = text.as_ref().map_or(0, Bytes::len);
+            if group.len() >= LINES_AT_ONCE || self.room.lines == 0 || self.room.bytes < bytes {
+                break;
+            }
+            self.room.lines -= 1;
+            self.room.bytes -= bytes;
+            taken.lines += 1;
+            taken.bytes += bytes;
+            group.extend(self.lines.ready.pop_front());
+        }
+        if group.is_empty() {
+            return None;
+        }
+        let (app, traceparent) = (self.app.clone(), self.traceparent.clone());
+        Some(Box::pin(async move {
+            let results = answer(&app, group, &traceparent).await;
+            Answered { results, room: taken }
+        }))
+    }
 }
 
-fn write(index: u64, result: &Result<Accepted>) -> Vec<u8> {
-    let mut text = serde_json::to_vec(&ItemBody::of(index, result)).unwrap_or_default();
-    text.push(b'\n');
-    text
-}
-
-/// A line that is not empty, with the room that it takes.
-struct Line {
-    index: u64,
-    text: Result<Bytes>,
-    room: Option<OwnedSemaphorePermit>,
-}
-
-async fn room_for(room: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
-    let blocks = u32::try_from(bytes / BLOCK_BYTES + 1).unwrap_or(u32::MAX);
-    Arc::clone(room).acquire_many_owned(blocks).await.ok()
+/// Accepts lines, and writes their results.
+async fn answer(app: &App, group: Vec<(u64, Result<Bytes>)>, traceparent: &Option<TraceParent>) -> Bytes {
+    let indices: Vec<u64> = group.iter().map(|(index, _)| *index).collect();
+    let parse =
+        |(_, text): (u64, Result<Bytes>)| traced(text.and_then(|text| submission::parse(&text)), traceparent);
+    let asked = group.into_iter().map(parse).collect();
+    let results = submit_all(app, asked, Receipt::of).await;
+    let mut text = Vec::with_capacity(results.len() * RESULT_BYTES);
+    for (index, result) in indices.into_iter().zip(&results) {
+        write_item(&mut text, index, result);
+        text.push(b'\n');
+    }
+    text.into()
 }
 
 /// Splits a body into lines. After an error of the body itself there are no more.
@@ -94,13 +153,11 @@ struct Lines {
     skipping: bool,
     ready: VecDeque<(u64, Result<Bytes>)>,
     ended: bool,
-    room: Arc<Semaphore>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Lines {
     fn new(app: App, body: Body, place: OwnedSemaphorePermit) -> Self {
-        let blocks = app.bounds.lines_bytes.max(app.bounds.line_bytes) / BLOCK_BYTES + 1;
         Self {
             app,
             body: body.into_data_stream(),
@@ -109,24 +166,16 @@ impl Lines {
             skipping: false,
             ready: VecDeque::new(),
             ended: false,
-            room: Arc::new(Semaphore::new(blocks)),
             _place: place,
         }
     }
 
-    async fn next(&mut self) -> Option<Line> {
-        loop {
-            if let Some((index, text)) = self.ready.pop_front() {
-                let room = room_for(&self.room, text.as_ref().map_or(0, Bytes::len)).await;
-                return Some(Line { index, text, room });
-            }
-            if self.ended {
-                return None;
-            }
-            self.read_on().await;
-        }
+    /// Whether there is more to come, and all that came was handed in.
+    fn may_read(&self) -> bool {
+        !self.ended && self.ready.is_empty()
     }
 
+    /// Reads a piece of the body. May be given up at any time, and nothing is lost.
     async fn read_on(&mut self) {
         let stop = self.app.stop.clone();
         tokio::select! {
@@ -146,13 +195,17 @@ impl Lines {
         }
     }
 
+    /// A line that came whole stays a part of its chunk; only what spans chunks is copied.
     fn split(&mut self, mut chunk: Bytes) {
-        while let Some(end) = chunk.iter().position(|&byte| byte == b'\n') {
-            let rest = chunk.split_off(end + 1);
-            chunk.truncate(end);
-            self.take(&chunk);
-            self.close();
-            chunk = rest;
+        while let Some(end) = memchr::memchr(b'\n', &chunk) {
+            let line = chunk.split_to(end);
+            chunk.advance(1);
+            if self.partial.is_empty() && !self.skipping && line.len() <= self.app.bounds.line_bytes {
+                self.push(line);
+            } else {
+                self.take(&line);
+                self.close();
+            }
         }
         self.take(&chunk);
     }
@@ -175,10 +228,14 @@ impl Lines {
     /// A line has ended. An empty one counts, and has no result.
     fn close(&mut self) {
         let line = self.partial.split().freeze();
-        if !self.skipping && !line.iter().all(u8::is_ascii_whitespace) {
+        let skipped = std::mem::take(&mut self.skipping);
+        self.push(if skipped { Bytes::new() } else { line });
+    }
+
+    fn push(&mut self, line: Bytes) {
+        if !line.iter().all(u8::is_ascii_whitespace) {
             self.ready.push_back((self.index, Ok(line)));
         }
-        self.skipping = false;
         self.index += 1;
     }
 

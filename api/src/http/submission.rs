@@ -1,10 +1,14 @@
 //! What a submission looks like in JSON.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use axum::http::HeaderMap;
+use bytes::Bytes;
 use forebay_core::{Json, SubmitRequest, Timestamp, TraceParent, Violation};
-use serde::{Deserialize, Deserializer, de::Visitor};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::{error::Category, value::RawValue};
 
 use crate::{
@@ -32,36 +36,79 @@ struct SubmitBody<'a> {
 }
 
 /// Reads a submission. The payload stays the text that came.
-pub(crate) fn parse(text: &[u8]) -> Result<Asked> {
+pub(crate) fn parse(text: &Bytes) -> Result<Asked> {
     let body: SubmitBody<'_> = serde_json::from_slice(text).map_err(|error| explain(text, &error))?;
     // serde would read an array of the members' values, too.
     if !is_object(text) {
         return Err(not_an_object());
     }
-    let mut violations = Vec::new();
-    let run_at = body.run_at.as_deref().and_then(|text| {
-        let parsed = text.parse::<Timestamp>();
-        if parsed.is_err() {
-            let detail = "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z";
-            violations.push(Violation::invalid("/run_at", detail));
+    Ok(body.asked(text))
+}
+
+/// Reads the submissions of an array in one go. `None` where anything at all is wrong with it: which item, and what, is
+/// found out by reading them one by one.
+pub(crate) fn parse_all(text: &Bytes, items_max: usize) -> Option<Vec<Asked>> {
+    let bodies: Vec<Object<'_>> = serde_json::from_slice(text).ok()?;
+    let asked = |Object(body): Object<'_>| body.asked(text);
+    (bodies.len() <= items_max).then(|| bodies.into_iter().map(asked).collect())
+}
+
+/// A submission that is an object for certain.
+struct Object<'a>(SubmitBody<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Reader<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
+            type Value = Object<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> std::result::Result<Object<'a>, A::Error> {
+                SubmitBody::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
         }
-        parsed.ok()
-    });
-    let request = SubmitRequest {
-        kind: body.kind,
-        queue: body.queue,
-        project: body.project,
-        priority: body.priority,
-        payload: body.payload.map(Json::from_raw),
-        tags: body.tags.unwrap_or_default(),
-        run_at,
-        delay_seconds: body.delay_seconds,
-        max_attempts: body.max_attempts.map(|number| number.0),
-        timeout_seconds: body.timeout_seconds,
-        idempotency_key: body.idempotency_key,
-        traceparent: None,
-    };
-    Ok(Asked { request, violations })
+        deserializer.deserialize_map(Reader(PhantomData))
+    }
+}
+
+impl SubmitBody<'_> {
+    /// What it asks for; its payload is a part of `text`.
+    fn asked(self, text: &Bytes) -> Asked {
+        let body = self;
+        let mut violations = Vec::new();
+        let run_at = body.run_at.as_deref().and_then(|text| {
+            let parsed = text.parse::<Timestamp>();
+            if parsed.is_err() {
+                let detail = "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z";
+                violations.push(Violation::invalid("/run_at", detail));
+            }
+            parsed.ok()
+        });
+        let request = SubmitRequest {
+            kind: body.kind,
+            queue: body.queue,
+            project: body.project,
+            priority: body.priority,
+            payload: body.payload.map(|raw| payload(text, raw)),
+            tags: body.tags.unwrap_or_default(),
+            run_at,
+            delay_seconds: body.delay_seconds,
+            max_attempts: body.max_attempts.map(|number| number.0),
+            timeout_seconds: body.timeout_seconds,
+            idempotency_key: body.idempotency_key,
+            traceparent: None,
+        };
+        Asked { request, violations }
+    }
+}
+
+/// The payload as a part of the text that it came in.
+fn payload(text: &Bytes, raw: &RawValue) -> Json {
+    let part = text.slice_ref(raw.get().as_bytes());
+    Json::from_trusted(part).unwrap_or_else(|_| Json::from_raw(raw))
 }
 
 impl Asked {

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
-use forebay_core::Task;
+use forebay_core::{Task, TraceParent};
 use forebay_store::TaskFilter;
 use serde::Serialize;
 
@@ -21,13 +21,12 @@ use crate::{
         params::{Id, Query, Trace, prefer_wait},
         submission,
     },
-    ops::{
-        self,
-        list::Wanted,
-        submit::{Accepted, Patience},
-    },
-    task::TaskBody,
+    ops::{self, list::Wanted, submit::Accepted},
+    task::{self, TaskBody},
 };
+
+/// How many headers an answer to a submission has.
+const HEADERS_MAX: usize = 12;
 
 /// `POST /v1/tasks`
 pub(crate) async fn submit(
@@ -38,17 +37,45 @@ pub(crate) async fn submit(
     body: Body,
 ) -> Result<Response> {
     query.done()?;
-    if body::media_type(&headers) != Some(MediaType::Json) {
-        return Err(body::unsupported(&headers, "application/json"));
+    submit_one(&app, traceparent, &headers, body).await
+}
+
+/// The same, once it is known that there is no query.
+pub(crate) async fn submit_one(
+    app: &App,
+    traceparent: Option<TraceParent>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    if body::media_type(headers) != Some(MediaType::Json) {
+        return Err(body::unsupported(headers, "application/json"));
     }
-    let text = body::read(&headers, body, app.bounds.body_bytes, app.bounds.body).await?;
-    let asked = submission::parse(&text)?.with_headers(&headers, traceparent)?;
+    let text = body::read(headers, body, app.bounds.body_bytes, app.bounds.body).await?;
+    let asked = submission::parse(&text)?.with_headers(headers, traceparent)?;
     drop(text);
-    let accepted = ops::submit::submit(&app, asked, Patience::None).await?;
-    match prefer_wait(&headers).filter(|wait| !wait.is_zero()) {
-        Some(wait) => Ok(waited(&app, accepted, wait).await),
-        None => Ok(answer(StatusCode::ACCEPTED, &accepted)),
+    let accepted = ops::submit::submit(app, asked).await?;
+    match prefer_wait(headers).filter(|wait| !wait.is_zero()) {
+        // Boxed, so that those who do not wait need not carry its state.
+        Some(wait) => Ok(Box::pin(waited(app, accepted, wait)).await),
+        None if accepted.replayed => Ok(answer(StatusCode::ACCEPTED, &accepted)),
+        None => Ok(at_once(&accepted.task)),
     }
+}
+
+/// The answer to what was new a moment ago.
+fn at_once(task: &Task) -> Response {
+    let mut response = Response::new(Body::from(task::write_accepted(task)));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    // These two, those that every answer has, and what the server adds.
+    headers.reserve(HEADERS_MAX);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.extend(location(task).map(|location| (header::LOCATION, location)));
+    response
+}
+
+fn location(task: &Task) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("/v1/tasks/{}", task.id)).ok()
 }
 
 /// Answers when the task has ended, or when the client does not prefer to wait any longer.
@@ -72,9 +99,10 @@ async fn waited(app: &App, mut accepted: Accepted, wait: Duration) -> Response {
 
 fn answer(status: StatusCode, accepted: &Accepted) -> Response {
     let mut response = json(status, &TaskBody::from(&accepted.task));
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/tasks/{}", accepted.task.id)) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    let location = location(&accepted.task);
+    response
+        .headers_mut()
+        .extend(location.map(|location| (header::LOCATION, location)));
     if accepted.replayed {
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert("idempotency-replayed", replayed);

@@ -1,20 +1,16 @@
 //! Each request has an id: the caller's `X-Request-Id` where that is harmless, else a new one. It is echoed.
 
-use axum::{
-    extract::Request,
-    http::{HeaderName, HeaderValue},
-    middleware::Next,
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use forebay_runtime::supervise::random_bytes;
 
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+/// The header.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over.
 const BYTES_MAX: usize = 128;
 
 /// The request's id.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestId(HeaderValue);
+pub(crate) struct RequestId(pub(crate) HeaderValue);
 
 impl RequestId {
     /// The id as text.
@@ -23,16 +19,10 @@ impl RequestId {
     }
 }
 
-pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(HEADER)
-        .filter(|value| is_harmless(value.as_bytes()));
-    let id = given.cloned().unwrap_or_else(make);
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(HEADER, id);
-    response
+/// The id of the request with these headers.
+pub(crate) fn of(headers: &HeaderMap) -> RequestId {
+    let given = headers.get(HEADER).filter(|value| is_harmless(value.as_bytes()));
+    RequestId(given.cloned().unwrap_or_else(make))
 }
 
 fn is_harmless(id: &[u8]) -> bool {
@@ -41,8 +31,14 @@ fn is_harmless(id: &[u8]) -> bool {
 }
 
 fn make() -> HeaderValue {
-    let hex: String = random_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::from_str(&hex).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = random_bytes();
+    let mut hex = [0; 20];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(random) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    HeaderValue::from_bytes(&hex).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
 #[cfg(test)]

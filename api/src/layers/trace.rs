@@ -1,49 +1,43 @@
 //! Each request is a span, a child of the caller's where it sent a `traceparent`.
 
+use std::borrow::Cow;
+
 use axum::{
     extract::{MatchedPath, Request},
     http::HeaderMap,
-    middleware::Next,
-    response::Response,
 };
 use forebay_core::TraceParent;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::layers::request_id::RequestId;
 
 /// The trace that a request belongs to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct RequestTrace {
     /// What travels on with a task: the current span, where one is recorded, else what the caller sent.
     pub(crate) traceparent: Option<TraceParent>,
-    /// What a problem names: the trace, else the request's id.
-    pub(crate) trace_id: String,
+    /// The request's own id.
+    pub(crate) request: RequestId,
 }
 
-pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
-    let id = id.as_ref().map(RequestId::as_str).unwrap_or_default();
-    let span = info_span!(
-        "http_request",
-        otel.kind = "server",
-        method = %request.method(),
-        route = route(&request),
-        request_id = id,
-        status = Empty,
-    );
-    let trace = join(&span, incoming(request.headers()), id);
-    request.extensions_mut().insert(trace);
-    let response = next.run(request).instrument(span.clone()).await;
-    span.record("status", response.status().as_u16());
-    response
+impl RequestTrace {
+    /// What a problem names: the trace, else the request's id.
+    pub(crate) fn id(&self) -> &str {
+        let trace = self.traceparent.as_ref();
+        trace
+            .and_then(|parent| parent.as_str().get(3..35))
+            .unwrap_or_else(|| self.request.as_str())
+    }
 }
 
 /// The pattern of the route, never the path.
-pub(crate) fn route(request: &Request) -> String {
+pub(crate) fn route(request: &Request) -> Cow<'static, str> {
     let matched = request.extensions().get::<MatchedPath>();
-    matched.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned())
+    matched.map_or(Cow::Borrowed("unmatched"), |path| {
+        Cow::Owned(path.as_str().to_owned())
+    })
 }
 
 /// The caller's trace, where the header is well-formed and there is one.
@@ -57,7 +51,10 @@ pub(crate) fn incoming(headers: &HeaderMap) -> Option<TraceParent> {
 }
 
 /// Makes `span` a child of the caller's, and says how the trace goes on from it.
-pub(crate) fn join(span: &Span, incoming: Option<TraceParent>, request_id: &str) -> RequestTrace {
+pub(crate) fn join(span: &Span, incoming: Option<TraceParent>) -> Option<TraceParent> {
+    if span.is_disabled() {
+        return incoming;
+    }
     if let Some(parent) = incoming.as_ref().and_then(remote) {
         let context = opentelemetry::Context::new().with_remote_span_context(parent);
         // Without a tracer there is nothing to join, and the caller's trace travels on as it is.
@@ -65,19 +62,10 @@ pub(crate) fn join(span: &Span, incoming: Option<TraceParent>, request_id: &str)
     }
     let context = span.context();
     let current = context.span().span_context().clone();
-    let traceparent = if current.is_valid() {
+    if current.is_valid() {
         outgoing(&current)
     } else {
         incoming
-    };
-    let trace_id = traceparent
-        .as_ref()
-        .and_then(|parent| parent.as_str().get(3..35))
-        .unwrap_or(request_id)
-        .to_owned();
-    RequestTrace {
-        traceparent,
-        trace_id,
     }
 }
 
@@ -106,17 +94,22 @@ fn outgoing(current: &SpanContext) -> Option<TraceParent> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::info_span;
+
     use super::*;
+
+    fn named(traceparent: Option<TraceParent>) -> String {
+        let request = RequestId(axum::http::HeaderValue::from_static("id"));
+        RequestTrace { traceparent, request }.id().to_owned()
+    }
 
     #[test]
     fn without_a_tracer_the_callers_trace_travels_on() {
         let sent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        let trace = join(&Span::none(), sent.clone(), "id");
-        assert_eq!(
-            (trace.traceparent, trace.trace_id.as_str()),
-            (sent, "4bf92f3577b34da6a3ce929d0e0e4736")
-        );
-        assert_eq!(join(&Span::none(), None, "id").trace_id, "id");
+        let joined = join(&Span::none(), sent.clone());
+        assert_eq!(joined, sent);
+        assert_eq!(named(joined), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(named(join(&Span::none(), None)), "id");
     }
 
     #[test]
@@ -131,16 +124,11 @@ mod tests {
             tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(tracer));
         tracing::subscriber::with_default(subscriber, || {
             let sent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
-            let trace = join(&info_span!("request"), Some(sent.clone()), "id");
-            let outgoing = trace.traceparent.unwrap();
+            let outgoing = join(&info_span!("request"), Some(sent.clone())).unwrap();
             assert_eq!(outgoing.as_str()[..36], sent.as_str()[..36]);
             assert_ne!(outgoing, sent, "the parent is the span, not the caller");
-            let alone = join(&info_span!("request"), None, "id");
-            assert!(
-                alone
-                    .traceparent
-                    .is_some_and(|own| own.as_str().contains(&alone.trace_id))
-            );
+            let alone = join(&info_span!("request"), None);
+            assert!(alone.is_some_and(|own| !own.as_str().contains("4bf92f35")));
         });
     }
 

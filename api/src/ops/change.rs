@@ -1,6 +1,6 @@
 //! An operator's commands to one task.
 
-use forebay_core::{Refused, Signal, State, Task, TaskId};
+use forebay_core::{Refused, Signal, State, Task, TaskEvent, TaskId};
 use forebay_store::Changed;
 
 use crate::{
@@ -39,7 +39,14 @@ async fn known(
 fn settle(app: &App, doing: &str, changed: Changed) -> Result<Task> {
     match changed {
         Changed::Done(task) => {
-            app.announcer.announce(&task, app.clock.now());
+            app.announcer.announce(|| TaskEvent {
+                id: task.id,
+                kind: task.kind.clone(),
+                queue: task.queue.clone(),
+                state: task.state,
+                attempt: task.attempt,
+                at: app.clock.now(),
+            });
             Ok(*task)
         }
         Changed::Refused(task, refused) => Err(conflict(&task, doing, refused)),

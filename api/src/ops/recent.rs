@@ -90,23 +90,18 @@ impl RecentKeys {
     }
 
     /// The broker confirmed it.
-    pub(crate) fn submitted(&self, task: &Task) {
-        if task.fingerprint.is_some()
-            && let Some(known) = self.lock().known.get_mut(&task.id)
-        {
+    pub(crate) fn submitted(&self, id: TaskId) {
+        if let Some(known) = self.lock().known.get_mut(&id) {
             known.confirmed = true;
         }
     }
 
     /// The broker did not take it.
-    pub(crate) fn not_submitted(&self, task: &Task) {
-        if task.fingerprint.is_none() {
-            return;
-        }
+    pub(crate) fn not_submitted(&self, id: TaskId) {
         let mut inner = self.lock();
-        if inner.known.get(&task.id).is_some_and(|known| !known.confirmed) {
-            inner.known.remove(&task.id);
-            inner.order.retain(|id| *id != task.id);
+        if inner.known.get(&id).is_some_and(|known| !known.confirmed) {
+            inner.known.remove(&id);
+            inner.order.retain(|other| *other != id);
         }
     }
 
@@ -158,7 +153,7 @@ mod tests {
             keys.find(&submission("b", "2026-03-01T12:00:01Z")),
             Known::Other
         ));
-        keys.submitted(&crate::task::accepted(&first));
+        keys.submitted(first.id);
         let Known::Same(task) = keys.find(&submission("a", "2026-03-01T12:00:30Z")) else {
             panic!("forgot it");
         };
@@ -172,7 +167,7 @@ mod tests {
         let keys = RecentKeys::default();
         let first = submission("a", "2026-03-01T23:59:59Z");
         keys.about_to_submit(&first);
-        keys.submitted(&crate::task::accepted(&first));
+        keys.submitted(first.id);
         let Known::Same(task) = keys.find(&submission("a", "2026-03-02T00:00:01Z")) else {
             panic!("a request repeated over midnight makes a second task");
         };
@@ -188,7 +183,7 @@ mod tests {
         let keys = RecentKeys::default();
         let first = submission("a", "2026-03-01T12:00:00Z");
         keys.about_to_submit(&first);
-        keys.not_submitted(&crate::task::accepted(&first));
+        keys.not_submitted(first.id);
         let other = submission("b", "2026-03-01T12:00:01Z");
         assert!(matches!(keys.find(&other), Known::Unsure));
     }

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use forebay_broker::PublishError;
-use forebay_core::{Submission, SubmitRequest, Task, TaskId, Violation};
+use forebay_core::{
+    Kind, Lifecycle, QueueName, State, Submission, SubmitRequest, Task, TaskEvent, TaskId, Timestamp,
+    Violation,
+};
 use forebay_runtime::supervise::random_bytes;
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::{
@@ -29,48 +33,244 @@ pub(crate) struct Accepted {
     pub(crate) replayed: bool,
 }
 
-/// What to do when the line in front of the broker is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Refuse at once: a single request.
-    None,
-    /// Wait for a place: one of many, whose sender is held back meanwhile.
-    Some,
+/// One of many tasks that are durable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Durable<'a> {
+    /// It was submitted now.
+    New(&'a Submission),
+    /// An earlier request with the same idempotency key made it.
+    Known(&'a Task),
 }
 
-/// Accepts a task. When this returns `Ok`, the task is durable.
-pub(crate) async fn submit(app: &App, asked: Asked, patience: Patience) -> Result<Accepted> {
-    let submission = check(app, asked)?;
+/// Accepts a task, or refuses it at once where the line in front of the broker is full. When this returns `Ok`, the task
+/// is durable.
+pub(crate) async fn submit(app: &App, asked: Asked) -> Result<Accepted> {
+    let submission = check(app.clock.now(), asked)?;
     if app.stop.is_cancelled() {
         return Err(ApiError::of(Code::ShuttingDown));
     }
-    if submission.fingerprint.is_some()
-        && let Some(task) = find_same(app, &submission).await?
-    {
-        return Ok(Accepted { task, replayed: true });
+    if submission.fingerprint.is_some() {
+        // Boxed, so that those without a key need not carry its state.
+        let same = Box::pin(find_same(app, &submission)).await?;
+        if let Some(task) = same {
+            return Ok(Accepted { task, replayed: true });
+        }
+        app.recent.about_to_submit(&submission);
     }
     let task = accepted(&submission);
-    app.recent.about_to_submit(&submission);
-    let published = publish(app, submission, patience).await;
-    if let Err(PublishError::Full | PublishError::Conflict | PublishError::Away { .. }) = &published {
-        app.recent.not_submitted(&task);
-    }
+    let within = app.bounds.submit;
+    let submitted = timeout(within, app.submitter.submit(submission)).await;
+    let published = submitted.unwrap_or_else(|_| Err(late(within)));
+    note(app, &Note::of(&task), &published);
     published?;
-    app.recent.submitted(&task);
     app.metrics.task_submitted(&task.queue, 1);
-    app.announcer.announce(&task, task.created_at);
     Ok(Accepted {
         task,
         replayed: false,
     })
 }
 
-fn check(app: &App, asked: Asked) -> Result<Submission> {
+/// Accepts many, and waits for places in the line in front of the broker: their sender is held back meanwhile. One
+/// result for each, in order, as `shown` shows what is durable.
+pub(crate) async fn submit_all<T>(
+    app: &App,
+    asked: Vec<Result<Asked>>,
+    shown: impl Fn(Durable<'_>) -> T,
+) -> Vec<Result<T>> {
+    let now = app.clock.now();
+    let mut results: Vec<Option<Result<T>>> = Vec::with_capacity(asked.len());
+    let (mut plain, mut keyed) = (Vec::with_capacity(asked.len()), Vec::new());
+    for (index, asked) in asked.into_iter().enumerate() {
+        let checked = asked.and_then(|asked| check(now, asked));
+        let refused = match checked {
+            Err(error) => Some(Err(error)),
+            Ok(_) if app.stop.is_cancelled() => Some(Err(ApiError::of(Code::ShuttingDown))),
+            Ok(submission) => {
+                let sort = match submission.fingerprint {
+                    Some(_) => &mut keyed,
+                    None => &mut plain,
+                };
+                sort.push((index, submission));
+                None
+            }
+        };
+        results.push(refused);
+    }
+    let keyed = async {
+        match keyed.is_empty() {
+            true => Vec::new(),
+            false => Box::pin(hand_in_keyed(app, keyed, &shown)).await,
+        }
+    };
+    let (plain, keyed) = tokio::join!(hand_in(app, plain, &shown), keyed);
+    for (index, result) in plain.into_iter().chain(keyed) {
+        results[index] = Some(result);
+    }
+    let result = |result: Option<Result<T>>| result.unwrap_or_else(|| Err(ApiError::of(Code::Internal)));
+    results.into_iter().map(result).collect()
+}
+
+/// The place of one of many, and what became of it.
+type Placed<T> = Vec<(usize, Result<T>)>;
+
+/// As [`submit_all`], for what has idempotency keys.
+async fn hand_in_keyed<T>(
+    app: &App,
+    submissions: Vec<(usize, Submission)>,
+    shown: &impl Fn(Durable<'_>) -> T,
+) -> Placed<T> {
+    let looks = submissions
+        .iter()
+        .map(|(_, submission)| find_same(app, submission));
+    let found = join_all(looks).await;
+    let (mut results, mut new) = (Vec::with_capacity(found.len()), Vec::new());
+    for ((index, submission), found) in submissions.into_iter().zip(found) {
+        match found {
+            Ok(Some(task)) => results.push((index, Ok(shown(Durable::Known(&task))))),
+            Err(error) => results.push((index, Err(error))),
+            // The same key may be in here twice.
+            Ok(None) if matches!(app.recent.find(&submission), Known::Other) => {
+                results.push((index, Err(reused(submission.id))));
+            }
+            Ok(None) => {
+                app.recent.about_to_submit(&submission);
+                new.push((index, submission));
+            }
+        }
+    }
+    results.extend(hand_in(app, new, shown).await);
+    results
+}
+
+/// Publishes many together.
+async fn hand_in<T>(
+    app: &App,
+    submissions: Vec<(usize, Submission)>,
+    shown: &impl Fn(Durable<'_>) -> T,
+) -> Placed<T> {
+    if submissions.is_empty() {
+        return Vec::new();
+    }
+    let mut notes = Vec::with_capacity(submissions.len());
+    let mut tasks = Vec::with_capacity(submissions.len());
+    for (index, submission) in submissions {
+        let state = Lifecycle::accepted(submission.run_at).state;
+        let note = Note {
+            id: submission.id,
+            kind: submission.kind.clone(),
+            queue: submission.lane.queue.clone(),
+            state,
+            created_at: submission.created_at,
+            keyed: submission.fingerprint.is_some(),
+        };
+        notes.push((index, note, shown(Durable::New(&submission))));
+        tasks.push(submission);
+    }
+    let (within, count) = (app.bounds.submit_patient, tasks.len());
+    let submitted = timeout(within, app.submitter.submit_all(tasks)).await;
+    let published = submitted.unwrap_or_else(|_| vec![Err(late(within)); count]);
+    let mut counted = Counted::new(app);
+    let judged = notes.into_iter().zip(published);
+    judged
+        .map(|((index, task, shown), published)| {
+            self::note(app, &task, &published);
+            if published.is_ok() {
+                counted.add(&task.queue);
+            }
+            (index, published.map(|()| shown).map_err(ApiError::from))
+        })
+        .collect()
+}
+
+/// What is remembered and told of a submission, once the broker has answered.
+struct Note {
+    id: TaskId,
+    kind: Kind,
+    queue: QueueName,
+    state: State,
+    created_at: Timestamp,
+    keyed: bool,
+}
+
+impl Note {
+    fn of(task: &Task) -> Self {
+        Self {
+            id: task.id,
+            kind: task.kind.clone(),
+            queue: task.queue.clone(),
+            state: task.state,
+            created_at: task.created_at,
+            keyed: task.fingerprint.is_some(),
+        }
+    }
+}
+
+fn note(app: &App, task: &Note, published: &std::result::Result<(), PublishError>) {
+    match published {
+        Ok(()) => {
+            if task.keyed {
+                app.recent.submitted(task.id);
+            }
+            app.announcer.announce(|| TaskEvent {
+                id: task.id,
+                kind: task.kind.clone(),
+                queue: task.queue.clone(),
+                state: task.state,
+                attempt: 0,
+                at: task.created_at,
+            });
+        }
+        Err(PublishError::Full | PublishError::Conflict | PublishError::Away { .. }) if task.keyed => {
+            app.recent.not_submitted(task.id);
+        }
+        Err(_) => {}
+    }
+}
+
+/// Counts what was submitted, many at once where they are of one queue.
+struct Counted<'a> {
+    app: &'a App,
+    queue: Option<QueueName>,
+    count: u64,
+}
+
+impl<'a> Counted<'a> {
+    fn new(app: &'a App) -> Self {
+        Self {
+            app,
+            queue: None,
+            count: 0,
+        }
+    }
+
+    fn add(&mut self, queue: &QueueName) {
+        if self.queue.as_ref() != Some(queue) {
+            self.tell();
+            self.queue = Some(queue.clone());
+        }
+        self.count += 1;
+    }
+
+    fn tell(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            self.app.metrics.task_submitted(&queue, self.count);
+        }
+        self.count = 0;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+fn check(now: Timestamp, asked: Asked) -> Result<Submission> {
     let Asked {
         request,
         mut violations,
     } = asked;
-    match request.accept(app.clock.now(), &random_bytes()) {
+    match request.accept(now, &random_bytes()) {
         Ok(submission) if violations.is_empty() => Ok(submission),
         Ok(_) => Err(ApiError::violations(violations)),
         Err(more) => {
@@ -80,24 +280,8 @@ fn check(app: &App, asked: Asked) -> Result<Submission> {
     }
 }
 
-async fn publish(
-    app: &App,
-    submission: Submission,
-    patience: Patience,
-) -> std::result::Result<(), PublishError> {
-    let late = |within: Duration| PublishError::Unavailable(format!("nothing was heard for {within:?}"));
-    match patience {
-        Patience::None => {
-            let within = app.bounds.submit;
-            let submitted = timeout(within, app.submitter.submit(submission)).await;
-            submitted.unwrap_or_else(|_| Err(late(within)))
-        }
-        Patience::Some => {
-            let within = app.bounds.submit_patient;
-            let submitted = timeout(within, app.submitter.submit_patiently(submission)).await;
-            submitted.unwrap_or_else(|_| Err(late(within)))
-        }
-    }
+fn late(within: Duration) -> PublishError {
+    PublishError::Unavailable(format!("nothing was heard for {within:?}"))
 }
 
 /// The task that the submission's key already names, where that is known in time.

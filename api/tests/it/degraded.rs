@@ -7,8 +7,8 @@ use std::{
 };
 
 use axum::body::Body;
-use forebay_api::{App, Bounds, background, error::Code, router, serve_grpc};
-use forebay_broker::GroupCommit;
+use forebay_api::{App, Bounds, Parts, background, error::Code, router, serve_grpc};
+use forebay_broker::{Broker, GroupCommit};
 use forebay_core::TaskId;
 use forebay_proto::v1::{self, task_service_client::TaskServiceClient};
 use forebay_runtime::guarded::{GuardedBroker, GuardedStore};
@@ -35,17 +35,21 @@ const NOTICED: Duration = Duration::from_millis(3_000);
 /// A door behind circuits.
 fn guarded(bounds: Bounds) -> Door {
     let mut door = Door::bounded(bounds);
-    let App {
-        store,
-        broker,
-        metrics,
-        ..
-    } = door.app.clone();
-    door.app.store = Arc::new(GuardedStore::new(store, Arc::clone(&metrics)));
-    door.app.broker = Arc::new(GuardedBroker::new(broker, metrics));
-    let (submitter, group) = GroupCommit::new(Arc::clone(&door.app.broker));
+    let bare = door.app.clone();
+    let (store, broker) = (Arc::clone(&bare.store), Arc::clone(&bare.broker));
+    let broker: Arc<dyn Broker> = Arc::new(GuardedBroker::new(broker, Arc::clone(&bare.metrics)));
+    let (submitter, group) = GroupCommit::new(Arc::clone(&broker));
     tokio::spawn(group.run());
-    door.app.submitter = submitter;
+    let parts = Parts {
+        store: Arc::new(GuardedStore::new(store, Arc::clone(&bare.metrics))),
+        broker,
+        submitter,
+        clock: Arc::clone(&bare.clock),
+        metrics: Arc::clone(&bare.metrics),
+        health: bare.health.clone(),
+        stop: bare.stop.clone(),
+    };
+    door.app = App::bounded(parts, bare.bounds.clone());
     door.router = router(door.app.clone());
     door
 }

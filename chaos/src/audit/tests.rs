@@ -13,9 +13,7 @@ use forebay_core::{
     ClaimId, Clock, Decision, Json, Lane, Outcome, Priority, Project, QueueName, Ready, Submission,
     SystemClock, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
-use forebay_store::{
-    Admin, ClaimRequest, Claimed, Completion, Delivered, Heartbeat, ReadySink, Record, Store,
-};
+use forebay_store::{Admin, ClaimRequest, Claimed, Completion, Heartbeat, ReadySink, Record, Store};
 use forebay_store_postgres::{PostgresOptions, PostgresStore};
 use forebay_store_sqlite::SqliteStore;
 use forebay_testkit::{clock::FakeClock, postgres::Postgres};
@@ -110,10 +108,10 @@ impl Scene {
         });
     }
 
-    async fn start(&mut self, worker: WorkerId, delivered: Delivered) -> Claimed {
+    async fn start(&mut self, worker: WorkerId, ready: Ready) -> Claimed {
         let claim = ClaimId::new(SystemClock.now(), &unique());
         let request = ClaimRequest {
-            delivered,
+            ready,
             max_attempts: 5,
             timeout: Duration::from_secs(60),
         };
@@ -156,7 +154,7 @@ impl Scene {
             .await;
     }
 
-    /// Everything that can happen to tasks: recorded or not, retried, handed back, taken back, cancelled.
+    /// Everything that can happen to tasks: retried, handed back, taken back, cancelled.
     async fn play(&mut self) {
         let (one, two, three, four) = (task(), task(), task(), task());
         let scheduled = Submission {
@@ -166,7 +164,13 @@ impl Scene {
         for it in [&one, &two, &three, &four, &scheduled] {
             self.accept(it);
         }
-        let recorded = [one.clone(), three.clone(), four.clone(), scheduled.clone()];
+        let recorded = [
+            one.clone(),
+            two.clone(),
+            three.clone(),
+            four.clone(),
+            scheduled.clone(),
+        ];
         self.store.record(&recorded).await.unwrap();
         let (first, second, third) = (self.worker().await, self.worker().await, self.worker().await);
 
@@ -180,7 +184,7 @@ impl Scene {
         let claimed = self.start(third, ready(&scheduled, 0)).await;
         self.succeed(third, &claimed).await;
 
-        let cut = self.start(first, Delivered::Submission(two.clone())).await;
+        let cut = self.start(first, ready(&two, 0)).await;
         self.start(second, ready(&three, 0)).await;
         let from = self.t0.elapsed();
         self.store.deregister(second).await.unwrap();
@@ -216,11 +220,10 @@ impl Scene {
         violations.iter().map(|it| it.breach.name()).collect()
     }
 
-    /// `extra`: what this store writes in two steps and others in one.
-    fn holds(&mut self, extra: usize, read: (Vec<Transition>, Vec<Row>)) {
+    fn holds(&mut self, read: (Vec<Transition>, Vec<Row>)) {
         assert_eq!(self.found(read), [""; 0]);
         let transitions = &self.evidence.transitions;
-        assert_eq!(transitions.len(), 6 + 4 + 5 + 6 + 2 + extra, "{transitions:#?}");
+        assert_eq!(transitions.len(), 6 + 4 + 6 + 6 + 2, "{transitions:#?}");
         assert!(transitions.windows(2).all(|pair| pair[0].seq < pair[1].seq));
         let end = self.t0.elapsed() + Duration::from_millis(100);
         assert!(transitions.iter().all(|it| it.at <= end));
@@ -230,14 +233,14 @@ impl Scene {
     }
 }
 
-fn ready(task: &Submission, fence: u32) -> Delivered {
-    Delivered::Ready(Ready {
+fn ready(task: &Submission, fence: u32) -> Ready {
+    Ready {
         id: task.id,
         kind: task.kind.clone(),
         lane: task.lane.clone(),
         fence,
         lost: 0,
-    })
+    }
 }
 
 async fn postgres(url: &str) -> Arc<dyn Store> {
@@ -259,7 +262,7 @@ async fn postgres_tells_every_transition() {
     let url = Postgres::shared().await.fresh_database().unwrap();
     let mut scene = Scene::on(postgres(&url).await);
     scene.play().await;
-    scene.holds(0, read_postgres(&url, scene.t0).await.unwrap());
+    scene.holds(read_postgres(&url, scene.t0).await.unwrap());
 }
 
 #[tokio::test]
@@ -273,7 +276,7 @@ async fn postgres_tells_what_nobody_should_have_done() {
     server
         .psql(database, "UPDATE tasks SET log = 'touched', state = state")
         .unwrap();
-    scene.holds(0, read_postgres(&url, scene.t0).await.unwrap());
+    scene.holds(read_postgres(&url, scene.t0).await.unwrap());
     let one = "WHERE id = (SELECT id FROM tasks WHERE state = 'succeeded' ORDER BY id LIMIT 1)";
     server
         .psql(
@@ -372,7 +375,7 @@ async fn sqlite_tells_every_transition() {
     let mut scene = Scene::on(Arc::new(store));
     scene.play().await;
     // A claim that comes before the recorder inserts the task, and then claims it.
-    scene.holds(1, read_sqlite(&file, scene.t0).await.unwrap());
+    scene.holds(read_sqlite(&file, scene.t0).await.unwrap());
     let mut other = open(&file).await;
     for (sql, names) in [
         ("UPDATE tasks SET log = 'touched', state = state", vec![]),

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::stack::{PATIENCE, Stack, User};
 
 const RUBBISH: [(&str, &[u8]); 5] = [
-    ("submit.default.default", b"{\"kind\": \"echo\"}"),
-    ("park.default.default", b"\xff\xff\xff"),
+    ("submit", b"{\"kind\": \"echo\"}"),
+    ("submit", b"\xff\xff\xff"),
     ("ready.default.default", b""),
     ("ready.default.default", b"\x00 and so on"),
     ("ready.default.high", b"hello"),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Message, Request, RequestErrorKind, StatusCode};
+use async_nats::{Message, Request, RequestErrorKind, StatusCode, Subject};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -25,6 +25,9 @@ pub(crate) enum ApiError {
     /// Nobody answers to that subject: there is no JetStream, or no such stream or consumer.
     #[error("nobody answers: JetStream is off, or the stream is gone")]
     NobodyThere,
+    /// It took a part of what was published, and had no room for the rest.
+    #[error("the stream took only a part")]
+    PartlyRefused,
     /// There is no connection, or no answer in time.
     #[error("{0}")]
     Unreachable(String),
@@ -32,18 +35,11 @@ pub(crate) enum ApiError {
 
 /// Error codes of the server, from its `errors.json`.
 mod code {
-    pub(super) const MESSAGE_NOT_FOUND: u64 = 10_037;
     pub(super) const CONSUMER_NOT_FOUND: u64 = 10_014;
     pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
     /// The account's limits, the server's limits, its disk, its memory.
     pub(super) const RESOURCES: [u64; 4] = [10_002, 10_023, 10_047, 10_028];
     pub(super) const STORE_FAILED: u64 = 10_077;
-    /// An atomic batch is disabled, incomplete, too large or has a header that batches may not have.
-    pub(super) const BATCH: std::ops::RangeInclusive<u64> = 10_174..=10_179;
-    pub(super) const BATCH_TOO_LARGE: u64 = 10_199;
-    pub(super) const BATCH_BAD_COMMIT: u64 = 10_200;
-    pub(super) const BATCH_DUPLICATE: u64 = 10_201;
-    pub(super) const BATCH_TOO_MANY: u64 = 10_210;
 }
 
 impl ApiError {
@@ -52,18 +48,13 @@ impl ApiError {
         match self {
             Self::NobodyThere => true,
             Self::Refused { err_code, .. } => *err_code == code::STREAM_NOT_FOUND,
-            Self::Unreachable(_) => false,
+            Self::PartlyRefused | Self::Unreachable(_) => false,
         }
     }
 
     /// Whether the stream is there and the consumer is not.
     pub(crate) fn is_no_consumer(&self) -> bool {
         matches!(self, Self::Refused { err_code, .. } if *err_code == code::CONSUMER_NOT_FOUND)
-    }
-
-    /// Whether the stream is there and has no such message.
-    pub(crate) fn is_no_message(&self) -> bool {
-        matches!(self, Self::Refused { err_code, .. } if *err_code == code::MESSAGE_NOT_FOUND)
     }
 
     /// Whether the stream, or the disk under it, is full.
@@ -73,22 +64,13 @@ impl ApiError {
             description,
         } = self
         else {
-            return false;
+            return *self == Self::PartlyRefused;
         };
         code::RESOURCES.contains(err_code)
             || (*err_code == code::STORE_FAILED
                 && ["exceeded", "insufficient", "no space"]
                     .iter()
                     .any(|word| description.contains(word)))
-    }
-
-    /// Whether the server refused a batch for being a batch: nothing of it was stored, and the same messages may be
-    /// taken one by one.
-    pub(crate) fn is_about_the_batch(&self) -> bool {
-        use code::{BATCH, BATCH_BAD_COMMIT, BATCH_DUPLICATE, BATCH_TOO_LARGE, BATCH_TOO_MANY};
-        matches!(self, Self::Refused { err_code, .. }
-            if BATCH.contains(err_code)
-                || [BATCH_TOO_LARGE, BATCH_BAD_COMMIT, BATCH_DUPLICATE, BATCH_TOO_MANY].contains(err_code))
     }
 }
 
@@ -121,7 +103,7 @@ fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ApiError> {
 }
 
 /// Reads what came to a reply subject.
-pub(crate) fn read<T: DeserializeOwned>(answer: &Message) -> Result<T, ApiError> {
+fn read<T: DeserializeOwned>(answer: &Message) -> Result<T, ApiError> {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(ApiError::NobodyThere);
     }
@@ -131,7 +113,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &Message) -> Result<T, ApiError>
 /// Sends a request to any subject that JetStream answers to, the stream's own subjects included.
 pub(crate) async fn send<T: DeserializeOwned>(
     connection: &Connection,
-    subject: String,
+    subject: Subject,
     request: Request,
     limit: Duration,
 ) -> Result<T, ApiError> {
@@ -161,16 +143,14 @@ pub(crate) async fn call<T: DeserializeOwned>(
 ) -> Result<T, ApiError> {
     let body = serde_json::to_vec(body).map_err(|error| ApiError::Unreachable(error.to_string()))?;
     let request = Request::new().payload(Bytes::from(body));
-    send(connection, format!("$JS.API.{method}"), request, limit).await
+    send(connection, format!("$JS.API.{method}").into(), request, limit).await
 }
 
 /// The answer to a publish.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PublishAck {
-    /// The id of the batch, where it was one.
-    pub(crate) batch: Option<String>,
-    /// How many messages the batch had.
-    pub(crate) count: Option<usize>,
+    /// The number of the message in its stream.
+    pub(crate) seq: u64,
 }
 
 /// What the server says of a stream.
@@ -185,6 +165,8 @@ pub(crate) struct StreamInfo {
 /// What a stream holds.
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamState {
+    /// How many messages it has.
+    pub(crate) messages: u64,
     /// The number of the newest message it ever had.
     pub(crate) last_seq: u64,
     /// How many messages each subject has, where this was asked for.
@@ -203,20 +185,6 @@ pub(crate) struct ConsumerInfo {
     pub(crate) num_ack_pending: u64,
     /// How many were not yet delivered.
     pub(crate) num_pending: u64,
-}
-
-/// The answer to a look for a message.
-#[derive(Debug, Deserialize)]
-pub(crate) struct FoundMessage {
-    /// The message.
-    pub(crate) message: StoredMessage,
-}
-
-/// A message in the stream.
-#[derive(Debug, Deserialize)]
-pub(crate) struct StoredMessage {
-    /// Its number.
-    pub(crate) seq: u64,
 }
 
 /// A position.

@@ -16,8 +16,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How often a silent server is asked whether it lives. The third question without an answer ends the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// How many messages wait to be written to the socket, at most. Each may have a full payload, so this is small.
-const OUTBOX_MAX: usize = 256;
+/// How many messages wait to be written to the socket, at most. Those that are large are few: what publishes them waits
+/// for their confirmations.
+const OUTBOX_MAX: usize = 1_024;
 
 /// A shared connection. Cheap to clone.
 #[derive(Clone)]
@@ -64,6 +65,11 @@ impl Connection {
         self.losses.clone()
     }
 
+    /// The largest body that the server takes.
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
     /// Waits for something to be written or answered, for a bounded time.
     pub(crate) async fn within<T, E: Error>(
         &self,
@@ -83,6 +89,8 @@ fn options(lost: watch::Sender<u64>) -> ConnectOptions {
         .connection_timeout(ATTEMPT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
         .client_capacity(OUTBOX_MAX)
+        // They are made of names that were parsed, and of what the server sent.
+        .skip_subject_validation(true)
         .request_timeout(None)
         .reconnect_delay_callback(backoff)
         .event_callback(move |event| {

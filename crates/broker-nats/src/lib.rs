@@ -1,13 +1,13 @@
 //! Forebay's broker on NATS JetStream.
 //!
-//! One stream with file storage and limits retention holds `submit.<queue>.<lane>`, `park.<queue>.<lane>` and
-//! `ready.<queue>.<lane>`. The durable pull consumer `recorder` reads all submissions, one durable pull consumer for
-//! each lane reads what is ready in it. Nothing is deleted by an acknowledgement: the dispatcher calls
-//! [`Broker::trim`], which purges what all its readers have acknowledged. The stream refuses messages when it is
-//! full; it never drops one.
+//! Two streams with file storage and limits retention. The intake (`FOREBAY`, subject `submit`) holds submissions, many
+//! in one message, since the server syncs its disk once a message; the durable pull consumer `recorder` reads it. The
+//! lanes (`FOREBAY_READY`, subjects `ready.<queue>.<priority>`) hold what is ready, and one durable pull consumer for
+//! each lane reads it; all of it is in the store and is published again where it is lost, so that stream is not synced
+//! where the server can do without (2.12 and later).
 //!
-//! A batch is published as one *atomic batch* where the server can do that (2.12 and later): that costs one sync of
-//! the server's disk, while single messages cost one each.
+//! Nothing is deleted by an acknowledgement: the dispatcher calls [`Broker::trim`], which purges what its reader has
+//! acknowledged. A stream refuses messages when it is full; it never drops one.
 
 mod api;
 mod connection;
@@ -30,14 +30,18 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the making of streams and consumers, which the server syncs to disk, may take.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the server is, and how the stream is set up.
+/// How much smaller than the intake the lanes' stream may be: what is ready is only named in it.
+const READY_SHARE: i64 = 4;
+
+/// Where the server is, and how the streams are set up.
 #[derive(Clone)]
 pub struct NatsOptions {
     /// `nats://` or `tls://` URLs of the server, or of several in one cluster, separated by commas.
     pub url: String,
-    /// The name of the stream.
+    /// The name of the stream of submissions. That of the lanes has `_READY` behind it.
     pub stream: String,
-    /// How large the stream may become. Past it, publishing fails with [`PublishError::Full`].
+    /// How large the stream of submissions may become, and that of the lanes a quarter of it. Past it, publishing fails
+    /// with [`PublishError::Full`].
     pub stream_bytes_max: i64,
     /// On how many servers of a cluster each message is kept.
     pub replicas: usize,
@@ -45,8 +49,6 @@ pub struct NatsOptions {
     pub publish_timeout: Duration,
     /// After which time a message that was neither acknowledged nor handed back is delivered again.
     pub ack_wait: Duration,
-    /// Whether batches are published atomically where the server can do that.
-    pub atomic_batches: bool,
 }
 
 impl NatsOptions {
@@ -59,7 +61,6 @@ impl NatsOptions {
             replicas: 1,
             publish_timeout: Duration::from_millis(1_500),
             ack_wait: Duration::from_secs(30),
-            atomic_batches: true,
         }
     }
 }
@@ -73,7 +74,6 @@ impl fmt::Debug for NatsOptions {
             .field("replicas", &self.replicas)
             .field("publish_timeout", &self.publish_timeout)
             .field("ack_wait", &self.ack_wait)
-            .field("atomic_batches", &self.atomic_batches)
             .finish_non_exhaustive()
     }
 }
@@ -90,13 +90,13 @@ pub struct NatsBroker {
 impl fmt::Debug for NatsBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsBroker")
-            .field("stream", &self.topology.stream())
+            .field("stream", &self.topology.intake())
             .finish_non_exhaustive()
     }
 }
 
 impl NatsBroker {
-    /// Connects, and makes the stream or brings its settings up to date.
+    /// Connects, and makes the streams or brings their settings up to date.
     ///
     /// # Errors
     /// Where the server can't be reached within five seconds, has no JetStream, or refuses the settings.
@@ -104,9 +104,9 @@ impl NatsBroker {
         let connection = Connection::open(&options.url).await?;
         let topology = Arc::new(Topology::new(connection.clone(), options));
         topology
-            .ensure_stream(SETUP_TIMEOUT)
+            .ensure_streams(SETUP_TIMEOUT)
             .await
-            .map_err(|error| BrokerError::new("set up the stream", error))?;
+            .map_err(|error| BrokerError::new("set up the streams", error))?;
         Ok(Self {
             publisher: publish::Publisher::new(
                 connection.clone(),
@@ -177,7 +177,7 @@ impl Broker for NatsBroker {
         self.trimmer
             .trim(&self.topology)
             .await
-            .map_err(|error| BrokerError::new("trim the stream", error))
+            .map_err(|error| BrokerError::new("trim the streams", error))
     }
 
     async fn check(&self) -> Result<()> {

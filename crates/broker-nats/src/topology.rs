@@ -1,26 +1,28 @@
-//! The stream and its consumers: what they are called, how they are set up, and that they exist.
+//! The streams and their consumers: what they are called, how they are set up, and that they exist.
 
 use std::{
     collections::HashSet,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use forebay_broker::{Depth, Message, Source};
+use async_nats::Subject;
+use forebay_broker::{Depth, Source};
 use forebay_core::Lane;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    LOOK_TIMEOUT, NatsOptions,
-    api::{self, ApiError, ConsumerInfo, ConsumerPage, Done, FoundMessage, StreamInfo},
+    LOOK_TIMEOUT, NatsOptions, READY_SHARE,
+    api::{self, ApiError, ConsumerInfo, ConsumerPage, Done, StreamInfo},
     connection::Connection,
 };
 
+/// The subject of submissions.
+pub(crate) static SUBMIT: Subject = Subject::from_static("submit");
 /// The consumer that reads all submissions.
 pub(crate) const RECORDER: &str = "recorder";
+/// What the subjects of lanes begin with.
+const READY: &str = "ready.";
 /// The consumers of lanes are called `lane_<queue>_<priority>`.
 const LANE_PREFIX: &str = "lane_";
 /// How many deliveries may be under way from one consumer before it pauses.
@@ -30,9 +32,14 @@ const WAITING_MAX: u64 = 2_048;
 /// How many consumers the server lists on one page; a bound on how many pages are read.
 const PAGES_MAX: usize = 1_000;
 
-/// The subject of a message.
-pub(crate) fn subject(message: &Message) -> String {
-    format!("{}.{}", message.verb(), message.lane())
+/// The subject of what is ready in a lane.
+pub(crate) fn lane_subject(lane: &Lane) -> String {
+    format!("{READY}{lane}")
+}
+
+/// The lane that has this subject.
+pub(crate) fn lane_in(subject: &str) -> Option<Lane> {
+    subject.strip_prefix(READY)?.parse().ok()
 }
 
 /// The durable name of a lane's consumer. A priority has no `_`, so it parses back.
@@ -54,29 +61,21 @@ pub(crate) fn consumer_of(source: &Source) -> String {
     }
 }
 
-fn filters(source: &Source) -> Vec<String> {
-    match source {
-        Source::Submissions => vec!["submit.>".to_owned(), "park.>".to_owned()],
-        Source::Lane(lane) => vec![format!("submit.{lane}"), format!("ready.{lane}")],
-    }
-}
-
-/// The consumers that are known to exist, as long as the connection is the one they were seen on.
+/// The sources whose consumers are known to exist, as long as the connection is the one they were seen on.
 #[derive(Default)]
 struct Known {
     losses: u64,
-    names: HashSet<String>,
+    sources: HashSet<Source>,
 }
 
 /// Knows what exists on the server, and makes what does not.
 pub(crate) struct Topology {
     connection: Connection,
-    stream: String,
+    intake: String,
+    ready: String,
     stream_bytes_max: i64,
     replicas: usize,
     ack_wait: Duration,
-    atomic_wanted: bool,
-    atomic: AtomicBool,
     known: Mutex<Known>,
 }
 
@@ -84,65 +83,128 @@ impl Topology {
     pub(crate) fn new(connection: Connection, options: &NatsOptions) -> Self {
         Self {
             connection,
-            stream: options.stream.clone(),
+            intake: options.stream.clone(),
+            ready: format!("{}_READY", options.stream),
             stream_bytes_max: options.stream_bytes_max,
             replicas: options.replicas,
             ack_wait: options.ack_wait,
-            atomic_wanted: options.atomic_batches,
-            atomic: AtomicBool::new(false),
             known: Mutex::default(),
         }
     }
 
-    /// The stream's name.
-    pub(crate) fn stream(&self) -> &str {
-        &self.stream
+    /// The name of the stream of submissions.
+    pub(crate) fn intake(&self) -> &str {
+        &self.intake
     }
 
-    /// Whether the stream takes atomic batches.
-    pub(crate) fn is_atomic(&self) -> bool {
-        self.atomic.load(Ordering::Relaxed)
+    /// The name of the stream of the lanes.
+    pub(crate) fn ready(&self) -> &str {
+        &self.ready
     }
 
-    /// Makes the stream and the recorder's consumer, or brings the stream's settings up to date.
-    pub(crate) async fn ensure_stream(&self, limit: Duration) -> Result<(), ApiError> {
-        let found = self.call::<StreamInfo>("STREAM.INFO", &json!({}), limit).await;
-        let info = match found {
-            Ok(info) => self.update_stream(info, limit).await?,
-            Err(error) if is_refused_as_missing(&error) => {
-                tracing::info!(stream = self.stream, "making the stream");
-                let settings = Value::Object(self.settings());
-                self.call("STREAM.CREATE", &settings, limit).await?
-            }
-            Err(error) => return Err(error),
-        };
-        // An older server takes the setting without a word, and does not show it.
-        let atomic = self.atomic_wanted && info.config.get("allow_atomic") == Some(&Value::Bool(true));
-        self.atomic.store(atomic, Ordering::Relaxed);
+    /// The name of the stream that has `source`.
+    pub(crate) fn stream_of(&self, source: &Source) -> &str {
+        match source {
+            Source::Submissions => &self.intake,
+            Source::Lane(_) => &self.ready,
+        }
+    }
+
+    /// Makes the streams and the recorder's consumer, or brings the streams' settings up to date.
+    pub(crate) async fn ensure_streams(&self, limit: Duration) -> Result<(), ApiError> {
+        self.ensure_stream(&self.intake, self.intake_settings(), limit)
+            .await?;
+        self.ensure_stream(&self.ready, self.ready_settings(), limit)
+            .await?;
         self.ensure_consumer(&Source::Submissions, limit).await
     }
 
-    /// Sets what is ours to set, and leaves the rest as an operator made it.
-    async fn update_stream(&self, info: StreamInfo, limit: Duration) -> Result<StreamInfo, ApiError> {
-        let mut wanted = info.config.clone();
-        wanted.extend(self.settings());
-        if wanted == info.config {
-            return Ok(info);
-        }
-        tracing::info!(stream = self.stream, "updating the stream's settings");
-        self.call("STREAM.UPDATE", &Value::Object(wanted), limit).await
+    /// Makes the streams again, of which one turned out to be gone.
+    pub(crate) async fn make_again(&self, limit: Duration) -> Result<(), ApiError> {
+        tracing::warn!("a stream is gone, making it again");
+        self.forget_all();
+        self.ensure_streams(limit).await
     }
 
-    fn settings(&self) -> Map<String, Value> {
+    async fn ensure_stream(
+        &self,
+        stream: &str,
+        settings: Map<String, Value>,
+        limit: Duration,
+    ) -> Result<(), ApiError> {
+        match self
+            .call::<StreamInfo>("STREAM.INFO", stream, &json!({}), limit)
+            .await
+        {
+            Ok(info) => self.update_stream(stream, info, settings, limit).await,
+            Err(error) if is_refused_as_missing(&error) => self.create_stream(stream, settings, limit).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a stream. That of the lanes need not be synced, which only a server from 2.12 on knows how to do, and only
+    /// without replicas; an older one passes over the wish, or refuses it.
+    async fn create_stream(
+        &self,
+        stream: &str,
+        settings: Map<String, Value>,
+        limit: Duration,
+    ) -> Result<(), ApiError> {
+        tracing::info!(stream, "making the stream");
+        if stream == self.ready && self.replicas == 1 {
+            let mut unsynced = settings.clone();
+            unsynced.insert("persist_mode".to_owned(), "async".into());
+            match self
+                .call::<Done>("STREAM.CREATE", stream, &Value::Object(unsynced), limit)
+                .await
+            {
+                Err(error @ ApiError::Refused { .. }) if !error.is_full() => {
+                    tracing::info!(%error, "the server does not make a stream that is not synced");
+                }
+                made => return made.map(|_| ()),
+            }
+        }
+        self.call::<Done>("STREAM.CREATE", stream, &Value::Object(settings), limit)
+            .await
+            .map(|_| ())
+    }
+
+    /// Sets what is ours to set, and leaves the rest as an operator made it.
+    async fn update_stream(
+        &self,
+        stream: &str,
+        info: StreamInfo,
+        settings: Map<String, Value>,
+        limit: Duration,
+    ) -> Result<(), ApiError> {
+        let mut wanted = info.config.clone();
+        wanted.extend(settings);
+        if wanted == info.config {
+            return Ok(());
+        }
+        tracing::info!(stream, "updating the stream's settings");
+        self.call::<Done>("STREAM.UPDATE", stream, &Value::Object(wanted), limit)
+            .await
+            .map(|_| ())
+    }
+
+    fn intake_settings(&self) -> Map<String, Value> {
+        self.settings(&self.intake, &SUBMIT, self.stream_bytes_max)
+    }
+
+    fn ready_settings(&self) -> Map<String, Value> {
+        self.settings(&self.ready, "ready.*.*", self.stream_bytes_max / READY_SHARE)
+    }
+
+    fn settings(&self, stream: &str, subject: &str, bytes_max: i64) -> Map<String, Value> {
         let settings = json!({
-            "name": self.stream,
-            "subjects": ["submit.*.*", "park.*.*", "ready.*.*"],
+            "name": stream,
+            "subjects": [subject],
             "retention": "limits",
             "storage": "file",
             "discard": "new",
-            "max_bytes": self.stream_bytes_max,
+            "max_bytes": bytes_max,
             "num_replicas": self.replicas,
-            "allow_atomic": true,
         });
         match settings {
             Value::Object(settings) => settings,
@@ -152,12 +214,12 @@ impl Topology {
 
     /// Sees to it that the consumer of `source` exists; where the stream is gone, that it exists too.
     pub(crate) async fn ensure(&self, source: &Source, limit: Duration) -> Result<(), ApiError> {
-        if self.is_known(&consumer_of(source)) {
+        if self.is_known(source) {
             return Ok(());
         }
         match self.ensure_consumer(source, limit).await {
             Err(error) if error.is_no_stream() => {
-                self.ensure_stream(limit).await?;
+                self.ensure_streams(limit).await?;
                 self.ensure_consumer(source, limit).await
             }
             done => done,
@@ -165,14 +227,18 @@ impl Topology {
     }
 
     async fn ensure_consumer(&self, source: &Source, limit: Duration) -> Result<(), ApiError> {
-        let name = consumer_of(source);
+        let (name, stream) = (consumer_of(source), self.stream_of(source));
+        let filter = match source {
+            Source::Submissions => SUBMIT.to_string(),
+            Source::Lane(lane) => lane_subject(lane),
+        };
         let losses = self.connection.losses();
         let body = json!({
-            "stream_name": self.stream,
+            "stream_name": stream,
             "config": {
                 "name": name,
                 "durable_name": name,
-                "filter_subjects": filters(source),
+                "filter_subjects": [filter],
                 "deliver_policy": "all",
                 "ack_policy": "explicit",
                 "ack_wait": u64::try_from(self.ack_wait.as_nanos()).unwrap_or(u64::MAX),
@@ -182,58 +248,53 @@ impl Topology {
                 "replay_policy": "instant",
             },
         });
-        let method = format!("CONSUMER.CREATE.{}.{name}", self.stream);
-        let made: ConsumerInfo = api::call(&self.connection, method, &body, limit).await?;
-        self.remember(losses, made.name);
+        let method = format!("CONSUMER.CREATE.{stream}.{name}");
+        let _: ConsumerInfo = api::call(&self.connection, method, &body, limit).await?;
+        self.remember(losses, source);
         Ok(())
     }
 
-    fn is_known(&self, name: &str) -> bool {
+    fn is_known(&self, source: &Source) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.losses == self.connection.losses() && known.names.contains(name)
+        known.losses == self.connection.losses() && known.sources.contains(source)
     }
 
-    fn remember(&self, losses: u64, name: String) {
+    fn remember(&self, losses: u64, source: &Source) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.losses < losses {
             *known = Known {
                 losses,
-                names: HashSet::new(),
+                sources: HashSet::new(),
             };
         }
         if known.losses == losses {
-            known.names.insert(name);
+            known.sources.insert(source.clone());
         }
     }
 
     /// Forgets that a consumer exists: somebody deleted it.
-    pub(crate) fn forget(&self, name: &str) {
+    pub(crate) fn forget(&self, source: &Source) {
         self.known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .names
-            .remove(name);
+            .sources
+            .remove(source);
     }
 
-    /// Forgets that anything exists: somebody deleted the stream.
-    pub(crate) fn forget_all(&self) {
+    /// Forgets that anything exists: somebody deleted a stream.
+    fn forget_all(&self) {
         self.known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .names
+            .sources
             .clear();
     }
 
-    /// Whether the server answers; the stream is made again where it is gone.
+    /// Whether the server answers; a stream is made again where it is gone.
     pub(crate) async fn look(&self) -> Result<(), ApiError> {
-        let seen = self
-            .call::<StreamInfo>("STREAM.INFO", &json!({}), LOOK_TIMEOUT)
-            .await;
+        let seen = tokio::try_join!(self.info(&self.intake), self.info(&self.ready));
         match seen {
-            Err(error) if is_refused_as_missing(&error) => {
-                self.forget_all();
-                self.ensure_stream(LOOK_TIMEOUT).await
-            }
+            Err(error) if is_refused_as_missing(&error) => self.make_again(LOOK_TIMEOUT).await,
             seen => seen.map(|_| ()),
         }
     }
@@ -241,13 +302,12 @@ impl Topology {
     /// How much a lane holds.
     pub(crate) async fn depth(&self, lane: &Lane) -> Result<Depth, ApiError> {
         let source = Source::Lane(lane.clone());
-        let counted = self.counted(&consumer_of(&source)).await;
-        match counted {
+        match self.counted(&source).await {
             Err(error) if error.is_no_consumer() && self.has_messages(lane).await? => {
                 // The lane was used; somebody deleted its consumer, and with it the only count.
-                self.forget(&consumer_of(&source));
+                self.forget(&source);
                 self.ensure(&source, LOOK_TIMEOUT).await?;
-                self.counted(&consumer_of(&source)).await
+                self.counted(&source).await
             }
             Err(error) if error.is_no_consumer() => Ok(Depth::default()),
             Err(error) if is_refused_as_missing(&error) => {
@@ -258,7 +318,7 @@ impl Topology {
         }
     }
 
-    /// How many submissions the recorder has not acknowledged. A consumer's counts run behind the stream's: where they
+    /// How many bundles the recorder has not acknowledged. A consumer's counts run behind the stream's: where they
     /// say that there is nothing, the stream itself is asked, so that what was confirmed before is never missed.
     pub(crate) async fn unrecorded(&self) -> Result<u64, ApiError> {
         let before = self.recorder().await?;
@@ -266,78 +326,80 @@ impl Topology {
         if counted > 0 {
             return Ok(counted);
         }
-        let newest = self.newest("submit.>").await?.max(self.newest("park.>").await?);
-        if newest <= before.ack_floor.stream_seq {
+        let state = self.info(&self.intake).await?.state;
+        // What was trimmed was recorded.
+        if state.messages == 0 || state.last_seq <= before.ack_floor.stream_seq {
             return Ok(0);
         }
         let now = self.recorder().await?;
-        Ok(u64::from(newest > now.ack_floor.stream_seq))
+        Ok(u64::from(state.last_seq > now.ack_floor.stream_seq))
+    }
+
+    /// The number up to which all submissions are recorded.
+    pub(crate) async fn recorded(&self) -> Result<u64, ApiError> {
+        self.recorder().await.map(|info| info.ack_floor.stream_seq)
     }
 
     async fn recorder(&self) -> Result<ConsumerInfo, ApiError> {
-        match self.consumer(RECORDER).await {
+        match self.consumer(&Source::Submissions).await {
             Err(error) if error.is_no_consumer() || is_refused_as_missing(&error) => {
-                self.forget(RECORDER);
+                self.forget(&Source::Submissions);
                 self.ensure(&Source::Submissions, LOOK_TIMEOUT).await?;
-                self.consumer(RECORDER).await
+                self.consumer(&Source::Submissions).await
             }
             info => info,
         }
     }
 
-    async fn consumer(&self, name: &str) -> Result<ConsumerInfo, ApiError> {
-        let method = format!("CONSUMER.INFO.{}.{name}", self.stream);
+    async fn consumer(&self, source: &Source) -> Result<ConsumerInfo, ApiError> {
+        let method = format!("CONSUMER.INFO.{}.{}", self.stream_of(source), consumer_of(source));
         api::call(&self.connection, method, &json!({}), LOOK_TIMEOUT).await
     }
 
-    async fn counted(&self, consumer: &str) -> Result<Depth, ApiError> {
-        let info = self.consumer(consumer).await?;
+    async fn counted(&self, source: &Source) -> Result<Depth, ApiError> {
+        let info = self.consumer(source).await?;
         Ok(Depth {
             waiting: info.num_pending,
             delivered: info.num_ack_pending,
         })
     }
 
-    /// The number of the newest message that `filter` matches; 0 where there is none.
-    async fn newest(&self, filter: &str) -> Result<u64, ApiError> {
-        let body = json!({ "last_by_subj": filter });
-        let found: Result<FoundMessage, ApiError> = self.call("STREAM.MSG.GET", &body, LOOK_TIMEOUT).await;
-        match found {
-            Ok(found) => Ok(found.message.seq),
-            Err(error) if error.is_no_message() => Ok(0),
-            Err(error) => Err(error),
+    async fn has_messages(&self, lane: &Lane) -> Result<bool, ApiError> {
+        let body = json!({ "subjects_filter": lane_subject(lane) });
+        let info: StreamInfo = self.call("STREAM.INFO", &self.ready, &body, LOOK_TIMEOUT).await?;
+        Ok(!info.state.subjects.is_empty())
+    }
+
+    async fn info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
+        self.call("STREAM.INFO", stream, &json!({}), LOOK_TIMEOUT).await
+    }
+
+    /// The number of the newest message of the lanes; none where the stream is gone, which is then made again.
+    pub(crate) async fn last_ready(&self) -> Result<u64, ApiError> {
+        match self.info(&self.ready).await {
+            Err(error) if is_refused_as_missing(&error) => {
+                self.make_again(LOOK_TIMEOUT).await?;
+                Ok(0)
+            }
+            info => info.map(|info| info.state.last_seq),
         }
     }
 
-    async fn has_messages(&self, lane: &Lane) -> Result<bool, ApiError> {
-        let body = json!({ "subjects_filter": format!("*.{lane}") });
-        let info: StreamInfo = self.call("STREAM.INFO", &body, LOOK_TIMEOUT).await?;
-        Ok(info
-            .state
-            .subjects
-            .keys()
-            .any(|subject| !subject.starts_with("park.")))
-    }
-
-    /// The number of the newest message.
-    pub(crate) async fn last_seq(&self) -> Result<u64, ApiError> {
-        let info: StreamInfo = self.call("STREAM.INFO", &json!({}), LOOK_TIMEOUT).await?;
-        Ok(info.state.last_seq)
-    }
-
-    /// Every subject that has messages.
-    pub(crate) async fn subjects(&self) -> Result<HashSet<String>, ApiError> {
+    /// Every subject of the lanes that has messages.
+    pub(crate) async fn ready_subjects(&self) -> Result<HashSet<String>, ApiError> {
         let body = json!({ "subjects_filter": ">" });
-        let info: StreamInfo = self.call("STREAM.INFO", &body, LOOK_TIMEOUT).await?;
+        let info: StreamInfo = self.call("STREAM.INFO", &self.ready, &body, LOOK_TIMEOUT).await?;
         Ok(info.state.subjects.into_keys().collect())
     }
 
-    /// All consumers of the stream.
-    pub(crate) async fn consumers(&self) -> Result<Vec<ConsumerInfo>, ApiError> {
+    /// The consumers of all lanes.
+    pub(crate) async fn lane_consumers(&self) -> Result<Vec<ConsumerInfo>, ApiError> {
         let mut all = Vec::new();
         for _ in 0..PAGES_MAX {
             let body = json!({ "offset": all.len() });
-            let page: ConsumerPage = self.call("CONSUMER.LIST", &body, LOOK_TIMEOUT).await?;
+            let page: ConsumerPage = self
+                .call("CONSUMER.LIST", &self.ready, &body, LOOK_TIMEOUT)
+                .await?;
             let consumers = page.consumers.unwrap_or_default();
             let last = consumers.is_empty();
             all.extend(consumers);
@@ -348,10 +410,18 @@ impl Topology {
         Ok(all)
     }
 
-    /// Deletes the messages of a subject up to and including the one numbered `through`.
-    pub(crate) async fn purge(&self, subject: &str, through: u64) -> Result<(), ApiError> {
-        let body = json!({ "filter": subject, "seq": through + 1 });
-        self.call::<Done>("STREAM.PURGE", &body, LOOK_TIMEOUT)
+    /// Deletes the messages of a stream, or of one of its subjects, up to and including the one numbered `through`.
+    pub(crate) async fn purge(
+        &self,
+        stream: &str,
+        subject: Option<&str>,
+        through: u64,
+    ) -> Result<(), ApiError> {
+        let mut body = json!({ "seq": through + 1 });
+        if let Some(subject) = subject {
+            body["filter"] = subject.into();
+        }
+        self.call::<Done>("STREAM.PURGE", stream, &body, LOOK_TIMEOUT)
             .await
             .map(|_| ())
     }
@@ -359,10 +429,11 @@ impl Topology {
     async fn call<T: serde::de::DeserializeOwned>(
         &self,
         method: &str,
+        stream: &str,
         body: &Value,
         limit: Duration,
     ) -> Result<T, ApiError> {
-        api::call(&self.connection, format!("{method}.{}", self.stream), body, limit).await
+        api::call(&self.connection, format!("{method}.{stream}"), body, limit).await
     }
 }
 
@@ -376,17 +447,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_lane_has_a_consumer_name_of_its_own() {
+    fn every_lane_has_a_consumer_name_and_a_subject_of_its_own() {
         let mut names = HashSet::new();
         for queue in ["a", "a_high", "a_low_high", "a-b", "default", "_"] {
             let Ok(queue) = queue.parse() else { continue };
             for lane in Lane::all_of(&queue) {
                 let name = lane_consumer(&lane);
                 assert!(!name.contains(['.', '*', '>', ' ']), "{name}");
-                assert_eq!(lane_of(&name), Some(lane));
+                assert_eq!(lane_of(&name), Some(lane.clone()));
                 assert!(names.insert(name));
+                assert_eq!(lane_in(&lane_subject(&lane)), Some(lane));
             }
         }
         assert_eq!(lane_of(RECORDER), None);
+        assert_eq!(lane_in(&SUBMIT), None);
     }
 }

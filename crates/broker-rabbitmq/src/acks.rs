@@ -17,7 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_broker::{Acknowledge, BrokerError, Result, Token};
+use forebay_broker::{Acknowledge, BrokerError, Result, Token, bundle::Parts};
 use futures::{FutureExt, future::join_all, task::noop_waker_ref};
 use lapin::{
     Channel,
@@ -123,6 +123,11 @@ impl Acks {
         drop(self.begin(tags, Verdict::HandedBack));
     }
 
+    /// Whether it was delivered by this channel.
+    fn is_ours(&self, token: &Token) -> bool {
+        self.tag(token).is_some()
+    }
+
     fn tag(&self, token: &Token) -> Option<u64> {
         let bytes: &[u8; 16] = token.0.as_ref().try_into().ok()?;
         let (generation, tag) = bytes.split_at(8);
@@ -191,6 +196,50 @@ impl Acknowledge for Acks {
     async fn hand_back(&self, tokens: Vec<Token>) -> Result<()> {
         let answered = self.answer(&tokens, Verdict::HandedBack).await;
         answered.map_err(|why| BrokerError::new("hand back", why))
+    }
+}
+
+/// The answering side where several deliveries come in one message: it is answered once all of them are.
+pub(crate) struct BundleAcks {
+    acks: Arc<Acks>,
+    parts: Mutex<Parts>,
+}
+
+impl BundleAcks {
+    pub(crate) fn new(acks: Arc<Acks>) -> Self {
+        Self {
+            acks,
+            parts: Mutex::default(),
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a message has so many parts.
+    pub(crate) fn opened(&self, token: &Token, count: usize) {
+        self.parts().open(&token.0, count);
+    }
+
+    /// Divides what this channel delivered from what is left for it to complain of.
+    fn divide(&self, tokens: Vec<Token>) -> (Vec<Token>, Vec<Token>) {
+        tokens.into_iter().partition(|token| self.acks.is_ours(token))
+    }
+}
+
+#[async_trait]
+impl Acknowledge for BundleAcks {
+    async fn ack(&self, tokens: Vec<Token>) -> Result<()> {
+        let (ours, mut answered) = self.divide(tokens);
+        answered.extend(self.parts().done(ours).into_iter().map(Token));
+        self.acks.ack(answered).await
+    }
+
+    async fn hand_back(&self, tokens: Vec<Token>) -> Result<()> {
+        let (ours, mut answered) = self.divide(tokens);
+        answered.extend(self.parts().hand_back(ours).into_iter().map(Token));
+        self.acks.hand_back(answered).await
     }
 }
 

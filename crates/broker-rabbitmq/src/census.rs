@@ -7,6 +7,7 @@
 //! The queue is looked at first. A message was then either waiting, and is counted so, or was with a recorder, which
 //! counts it. That it goes from one recorder to another between their answers takes the end of the first one's
 //! channel, and then its answer is missing; one that began after the look does not count as answering for it.
+//! Messages are counted, however many submissions are in each.
 //! Both counts may name a message twice. The number may be too large, but it is not zero while something is left.
 //!
 //! A queue that is slow is said to have no consumers. So "nothing, and no consumers" is not believed where it took

@@ -1,8 +1,8 @@
 //! Forebay's broker on RabbitMQ.
 //!
 //! Messages go through one topic exchange to durable quorum queues: one for the recorder, which gets every submission,
-//! and one for each lane, which gets what is ready in it. They are persistent, published with confirms, and
-//! acknowledged by hand. No plug-in is needed, and nothing waits, expires or dies in the broker.
+//! many in one message, and one for each lane, which gets what is ready in it. They are persistent, published with
+//! confirms, and acknowledged by hand. No plug-in is needed, and nothing waits, expires or dies in the broker.
 //!
 //! There are two connections: the server stops reading from one that publishes when it runs short of disk or memory,
 //! and must go on to read acknowledgements from the other. Both come back by themselves.
@@ -52,9 +52,7 @@ pub struct RabbitMqOptions {
     pub url: String,
     /// What the names of exchanges and queues begin with.
     pub prefix: String,
-    /// How many bytes of messages each queue may hold. Past it, publishing what is ready fails with
-    /// [`PublishError::Full`], and a submission, which the other of its two queues may have taken, with
-    /// [`PublishError::PartlyFull`].
+    /// How many bytes of messages each queue may hold. Past it, publishing to it fails with [`PublishError::Full`].
     pub queue_bytes_max: u64,
     /// On how many servers of a cluster each message is kept; where absent, the server decides.
     pub group_size: Option<u32>,
@@ -190,6 +188,7 @@ impl Broker for RabbitMqBroker {
         })
     }
 
+    /// What was published together counts as one until all of it is recorded.
     async fn unrecorded(&self) -> Result<u64> {
         let counted = self.census.unrecorded().await;
         counted.map_err(|error| BrokerError::new("count what is unrecorded", error))

@@ -1,4 +1,5 @@
-//! Publishing: all of a batch is written, then all of it is awaited.
+//! Publishing: all of a batch is written, then all of it is awaited. The submissions of a batch go together in as few
+//! messages as possible, since the server syncs its disk for each.
 //!
 //! A batch has a channel to itself while it is under way, since the client can't tell to which of several batches a
 //! returned message belongs: it ties one to whatever confirmation comes next. For the same reason a channel with a
@@ -6,23 +7,22 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use forebay_broker::{Message, PublishError, Source, wire};
-use forebay_core::{Clock, Lane, SystemClock, Timestamp};
+use forebay_broker::{Message, PublishError, Source, bundle, wire};
+use forebay_core::{Clock, Lane, SystemClock};
 use futures::{
-    FutureExt, StreamExt,
+    FutureExt,
     future::{BoxFuture, join_all},
-    stream::FuturesUnordered,
-    task::noop_waker_ref,
 };
 use lapin::{
-    BasicProperties, Channel, Confirmation, PublisherConfirm,
+    BasicProperties, Channel, Confirmation,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
+    types::ShortString,
 };
 use tokio::{
     sync::Semaphore,
@@ -33,11 +33,14 @@ use crate::{
     LOOK_TIMEOUT,
     connection::{Link, Live, close},
     failure::{Failure, within},
-    topology::{Topology, lanes_of, routing_key},
+    topology::{Topology, routing_key},
 };
 
 /// The most messages that are under way on one channel.
-const PART_MAX: usize = 1_000;
+const PART_MAX: usize = 2_000;
+/// The most bytes of submissions in one message, but for one that is larger by itself: far less than any server takes,
+/// and little enough for a recorder to hold many.
+const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
 /// How many batches are under way at once, each on a channel of its own.
 const BATCHES_IN_FLIGHT_MAX: usize = 16;
 /// How long confirmations may still come once the server said that it takes nothing more.
@@ -46,8 +49,6 @@ const LAST_CONFIRMS: Duration = Duration::from_millis(200);
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Stored on the disks of a majority before it is confirmed.
 const PERSISTENT: u8 = 2;
-/// The header with the time of publishing in microseconds: AMQP's own has seconds.
-pub(crate) const PUBLISHED_AT: &str = "forebay-published-at";
 
 type Outcome = Result<(), PublishError>;
 
@@ -62,12 +63,80 @@ enum Fate {
     Unknown(String),
 }
 
+/// Where messages go.
+struct Target {
+    source: Source,
+    routing_key: ShortString,
+}
+
 /// A message as it goes over the wire.
 struct Outgoing {
-    /// Its place in the batch.
-    index: usize,
-    routing_key: String,
+    /// The number of its target.
+    target: usize,
+    /// What is in it, by the load's order.
+    parts: Range<usize>,
     body: Bytes,
+}
+
+/// A batch, ready to be sent: submissions are bundled.
+struct Load {
+    targets: Vec<Target>,
+    outgoing: Vec<Outgoing>,
+    /// The place in the batch of everything that is in the messages, one message after the other.
+    order: Vec<usize>,
+}
+
+impl Load {
+    fn pack(batch: Vec<Message>) -> Self {
+        let mut load = Self {
+            targets: Vec::new(),
+            outgoing: Vec::new(),
+            order: Vec::with_capacity(batch.len()),
+        };
+        let (mut submissions, mut ready) = (Vec::new(), Vec::new());
+        for (place, message) in batch.into_iter().enumerate() {
+            match message {
+                Message::Submission(task) => {
+                    load.order.push(place);
+                    submissions.push(task);
+                }
+                Message::Ready(_) => ready.push((place, message)),
+            }
+        }
+        if !submissions.is_empty() {
+            let target = load.target(Source::Submissions);
+            for bundle in bundle::pack(&submissions, BUNDLE_BYTES_MAX) {
+                load.push(target, bundle.count, bundle.body);
+            }
+        }
+        let mut known: HashMap<Lane, usize> = HashMap::new();
+        for (place, message) in ready {
+            let lane = message.lane();
+            let target = known.get(lane).copied().unwrap_or_else(|| {
+                let target = load.target(Source::Lane(lane.clone()));
+                known.insert(lane.clone(), target);
+                target
+            });
+            load.order.push(place);
+            load.push(target, 1, wire::encode(&message));
+        }
+        load
+    }
+
+    fn target(&mut self, source: Source) -> usize {
+        let routing_key = routing_key(&source).into();
+        self.targets.push(Target { source, routing_key });
+        self.targets.len() - 1
+    }
+
+    fn push(&mut self, target: usize, count: usize, body: Bytes) {
+        let begin = self.outgoing.last().map_or(0, |last| last.parts.end);
+        self.outgoing.push(Outgoing {
+            target,
+            parts: begin..begin + count,
+            body,
+        });
+    }
 }
 
 /// What publishes.
@@ -103,9 +172,10 @@ impl Publisher {
         let deadline = began + self.timeout;
         // A little less than the whole, so that what was confirmed is not given up with what was not.
         let until = began + self.timeout.mul_f64(0.9);
+        let load = Load::pack(batch);
         // At the deadline the outcomes that are known by then remain.
         tokio::select! {
-            _ = timeout_at(deadline, self.publish_all(&live, &batch, until, &mut outcomes)) => {}
+            _ = timeout_at(deadline, self.publish_all(&live, load, until, &mut outcomes)) => {}
             () = given_up(&live) => {}
         }
         outcomes
@@ -120,25 +190,30 @@ impl Publisher {
         }
     }
 
-    async fn publish_all(&self, live: &Live, batch: &[Message], until: Instant, outcomes: &mut [Outcome]) {
-        let missing = self.ensure(live, lanes_of(batch)).await;
-        let mut outgoing = Vec::with_capacity(batch.len());
-        for (index, message) in batch.iter().enumerate() {
-            if let Some(error) = missing.get(message.lane()) {
-                outcomes[index] = Err(unavailable(error));
-                continue;
+    async fn publish_all(&self, live: &Live, load: Load, until: Instant, outcomes: &mut [Outcome]) {
+        let Load {
+            targets,
+            outgoing,
+            order,
+        } = load;
+        let missing = self.ensure(live, &targets, 0..targets.len()).await;
+        let mut note = |message: &Outgoing, outcome: Outcome| {
+            for &place in &order[message.parts.clone()] {
+                outcomes[place] = outcome.clone();
             }
-            outgoing.push(Outgoing {
-                index,
-                routing_key: routing_key(message),
-                body: wire::encode(message),
-            });
+        };
+        let mut wanted = Vec::with_capacity(outgoing.len());
+        for message in outgoing {
+            match missing.get(&message.target) {
+                Some(error) => note(&message, Err(unavailable(error))),
+                None => wanted.push(message),
+            }
         }
         // One after the other: a lane is first in, first out.
-        for part in outgoing.chunks(PART_MAX) {
-            let fates = self.publish_part(live, batch, part, until).await;
-            for (outgoing, fate) in part.iter().zip(fates) {
-                outcomes[outgoing.index] = outcome(&batch[outgoing.index], fate);
+        for part in wanted.chunks(PART_MAX) {
+            let fates = self.publish_part(live, &targets, part, until).await;
+            for (message, fate) in part.iter().zip(fates) {
+                note(message, outcome(fate));
             }
         }
     }
@@ -147,13 +222,13 @@ impl Publisher {
     async fn publish_part(
         &self,
         live: &Live,
-        batch: &[Message],
+        targets: &[Target],
         part: &[Outgoing],
         until: Instant,
     ) -> Vec<Fate> {
         let all: Vec<&Outgoing> = part.iter().collect();
-        let mut fates = self.attempt(live, &all, until).await;
-        let returned: Vec<usize> = (0..part.len())
+        let mut fates = self.attempt(live, targets, &all, until).await;
+        let mut returned: Vec<usize> = (0..part.len())
             .filter(|&index| fates[index] == Fate::Returned)
             .collect();
         if returned.is_empty() {
@@ -161,30 +236,34 @@ impl Publisher {
         }
         tracing::warn!(count = returned.len(), "a queue is gone, making it again");
         self.topology.forget_all();
-        let message = |index: usize| &batch[part[index].index];
-        let missing = self
-            .ensure(live, lanes_of(returned.iter().map(|&index| message(index))))
-            .await;
-        let wanted: Vec<usize> = returned
-            .into_iter()
-            .filter(|&index| !missing.contains_key(message(index).lane()))
-            .collect();
-        let again: Vec<&Outgoing> = wanted.iter().map(|&index| &part[index]).collect();
-        let again = self.attempt(live, &again, until).await;
-        for (index, fate) in wanted.into_iter().zip(again) {
+        let gone: HashSet<usize> = returned.iter().map(|&index| part[index].target).collect();
+        let missing = self.ensure(live, targets, gone).await;
+        returned.retain(|&index| !missing.contains_key(&part[index].target));
+        let again: Vec<&Outgoing> = returned.iter().map(|&index| &part[index]).collect();
+        let again = self.attempt(live, targets, &again, until).await;
+        for (index, fate) in returned.into_iter().zip(again) {
             fates[index] = fate;
         }
         fates
     }
 
-    async fn attempt(&self, live: &Live, part: &[&Outgoing], until: Instant) -> Vec<Fate> {
+    async fn attempt(
+        &self,
+        live: &Live,
+        targets: &[Target],
+        part: &[&Outgoing],
+        until: Instant,
+    ) -> Vec<Fate> {
         let _place = self.batches.acquire().await;
         let lease = match self.lease(live).await {
             Ok(lease) => lease,
             Err(error) => return vec![Fate::Unknown(error.to_string()); part.len()],
         };
         let exchange = self.topology.plan().exchange();
-        let fates = send(live, &lease.channel, exchange, part, MANDATORY, until).await;
+        let messages = part
+            .iter()
+            .map(|message| (&targets[message.target].routing_key, &message.body));
+        let fates = send(live, &lease.channel, exchange, messages, MANDATORY, until).await;
         if !fates.iter().any(|fate| matches!(fate, Fate::Unknown(_))) {
             lease.give_back();
         }
@@ -214,17 +293,21 @@ impl Publisher {
         idle.pop().map(|(_, channel)| channel)
     }
 
-    /// Sees to it that these lanes exist. Those that can't be ensured are answered, and take up only so much of the
-    /// time that the others can still be published to.
-    async fn ensure(&self, live: &Live, lanes: Vec<Lane>) -> HashMap<Lane, Failure> {
+    /// Sees to it that these of the targets exist. Those that can't be ensured are answered, and take up only so much of
+    /// the time that the others can still be published to.
+    async fn ensure(
+        &self,
+        live: &Live,
+        targets: &[Target],
+        wanted: impl IntoIterator<Item = usize>,
+    ) -> HashMap<usize, Failure> {
         let limit = self.timeout.mul_f64(0.7);
-        let ensured = lanes.into_iter().map(async |lane| {
-            let source = Source::Lane(lane.clone());
+        let ensured = wanted.into_iter().map(async |target| {
             let ensured = tokio::select! {
-                ensured = self.topology.ensure(live, &source, limit) => ensured,
+                ensured = self.topology.ensure(live, &targets[target].source, limit) => ensured,
                 () = live.until_blocked() => Err(is_blocked(&live.blocked().unwrap_or_default())),
             };
-            ensured.err().map(|error| (lane, error))
+            ensured.err().map(|error| (target, error))
         });
         join_all(ensured).await.into_iter().flatten().collect()
     }
@@ -244,16 +327,12 @@ impl Publisher {
         self.topology
             .ensure(live, &Source::Submissions, LOOK_TIMEOUT)
             .await?;
-        let trial = Outgoing {
-            index: 0,
-            routing_key: "check".to_owned(),
-            body: Bytes::new(),
-        };
         let _place = self.batches.acquire().await;
         let lease = self.lease(live).await?;
         let exchange = self.topology.plan().exchange();
         let until = Instant::now() + LOOK_TIMEOUT;
-        let fates = send(live, &lease.channel, exchange, &[&trial], TO_ANYONE, until).await;
+        let trial = [(&"check".into(), &Bytes::new())];
+        let fates = send(live, &lease.channel, exchange, trial, TO_ANYONE, until).await;
         match fates.into_iter().next() {
             Some(Fate::Unknown(why)) => {
                 // The exchange may be gone, which the server says by closing the channel.
@@ -304,41 +383,47 @@ impl Drop for Lease<'_> {
 }
 
 /// Publishes on a channel that nobody else uses.
-async fn send(
+async fn send<'a>(
     live: &Live,
     channel: &Channel,
     exchange: &str,
-    part: &[&Outgoing],
+    messages: impl IntoIterator<Item = (&'a ShortString, &'a Bytes)>,
     options: BasicPublishOptions,
     until: Instant,
 ) -> Vec<Fate> {
-    let now = SystemClock.now();
-    let writing = part
-        .iter()
-        .enumerate()
-        .map(|(index, message)| begin(channel, exchange, message, index, now, options));
+    let now = SystemClock.now().as_microsecond();
     // All are begun, in order, before the first is awaited.
-    let writing: Vec<_> = writing.collect();
-    let mut settling: FuturesUnordered<_> = writing.into_iter().enumerate().map(settle).collect();
+    let mut settling: Vec<Settling<'_>> = messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| begin(channel, exchange, message, message_id(now, index), options))
+        .collect();
     let unanswered = Fate::Unknown("the confirmation did not come in time".to_owned());
-    let mut fates = vec![unanswered; part.len()];
+    let mut fates = vec![unanswered; settling.len()];
     let mut returned = HashSet::new();
-    let mut note = |(index, fate, back): Settled| {
-        fates[index] = fate;
-        returned.extend(back);
-    };
+    let mut settled = 0;
+    // In order, as the server mostly confirms: whoever waits for one of many is woken for that one alone.
     let awaiting = async {
-        while let Some(settled) = settling.next().await {
-            note(settled);
+        while settled < settling.len() {
+            let (fate, back) = (&mut settling[settled]).await;
+            fates[settled] = fate;
+            returned.extend(back);
+            settled += 1;
         }
     };
     tokio::select! {
-        // In this order: what has an answer by then is noted.
         biased;
         () = awaiting => {}
         () = sleep_until(until) => {}
         () = refusing(live) => {}
         () = live.until_lost() => {}
+    }
+    // What has an answer by then is noted.
+    for index in settled..settling.len() {
+        if let Some((fate, back)) = (&mut settling[index]).now_or_never() {
+            fates[index] = fate;
+            returned.extend(back);
+        }
     }
     conclude(&mut fates, &returned);
     fates
@@ -373,70 +458,69 @@ async fn refusing(live: &Live) {
     sleep(LAST_CONFIRMS).await;
 }
 
-type Writing<'a> = BoxFuture<'a, lapin::Result<PublisherConfirm>>;
+/// How a message went, and which one came back with its confirmation: not always the same.
+type Settled = (Fate, Option<usize>);
+type Settling<'a> = BoxFuture<'a, Settled>;
 
 /// Puts a message in line to be written. This happens at the first poll, so the order is that of the calls.
 fn begin<'a>(
     channel: &'a Channel,
     exchange: &str,
-    message: &'a Outgoing,
-    index: usize,
-    now: Timestamp,
+    (routing_key, body): (&ShortString, &'a Bytes),
+    id: ShortString,
     options: BasicPublishOptions,
-) -> Writing<'a> {
-    let mut headers = FieldTable::default();
-    headers.insert(PUBLISHED_AT.into(), AMQPValue::LongLongInt(now.as_microsecond()));
+) -> Settling<'a> {
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
-        .with_message_id(index.to_string().into())
-        .with_timestamp(u64::try_from(now.as_second()).unwrap_or(0))
-        .with_headers(headers);
-    let routing_key = message.routing_key.as_str().into();
-    let mut writing = channel
-        .basic_publish(exchange.into(), routing_key, options, &message.body, properties)
-        .boxed();
-    let mut nobody = std::task::Context::from_waker(noop_waker_ref());
-    match writing.poll_unpin(&mut nobody) {
-        std::task::Poll::Ready(done) => std::future::ready(done).boxed(),
-        std::task::Poll::Pending => writing,
+        .with_message_id(id);
+    let (exchange, routing_key) = (exchange.into(), routing_key.clone());
+    let mut settling: Settling<'a> = Box::pin(async move {
+        let writing = channel.basic_publish(exchange, routing_key, options, body, properties);
+        match writing.await {
+            Ok(confirm) => settled(confirm.await),
+            Err(error) => settled(Err(error)),
+        }
+    });
+    match (&mut settling).now_or_never() {
+        Some(done) => Box::pin(std::future::ready(done)),
+        None => settling,
     }
 }
 
-/// A message, how it went, and which one came back with its confirmation: not always the same.
-type Settled = (usize, Fate, Option<usize>);
-
-/// Waits for a message's confirmation.
-async fn settle((index, writing): (usize, Writing<'_>)) -> Settled {
-    let confirmation = match writing.await {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
+fn settled(confirmation: lapin::Result<Confirmation>) -> Settled {
     let confirmation = match confirmation {
         Ok(confirmation) => confirmation,
-        Err(error) => return (index, Fate::Unknown(Failure::from(error).to_string()), None),
+        Err(error) => return (Fate::Unknown(Failure::from(error).to_string()), None),
     };
     let fate = match confirmation {
         Confirmation::Ack(_) => Fate::Confirmed,
         Confirmation::Nack(_) => Fate::Refused,
         Confirmation::NotRequested => Fate::Unknown("the channel confirms nothing".to_owned()),
     };
-    let back: Option<usize> = confirmation.take_message().and_then(|message| {
+    let back = confirmation.take_message().and_then(|message| {
         let id = message.delivery.properties.message_id().as_ref()?;
-        id.as_str().parse().ok()
+        Some(read_message_id(id)?.1)
     });
-    (index, fate, back)
+    (fate, back)
 }
 
-fn outcome(message: &Message, fate: Fate) -> Outcome {
-    let unavailable = |why: &str| Err(PublishError::Unavailable(why.to_owned()));
-    match (fate, message) {
-        (Fate::Confirmed, _) => Ok(()),
-        // A submission goes to two queues, and the other one may have had room. Then it is recorded, or run, later,
-        // like any whose confirmation was lost: "full" would say that it was not taken, and free its key.
-        (Fate::Refused, Message::Submission(_)) => Err(PublishError::PartlyFull),
-        (Fate::Refused, Message::Ready(_)) => Err(PublishError::Full),
-        (Fate::Returned, _) => unavailable("no queue wanted it"),
-        (Fate::Unknown(why), _) => Err(PublishError::Unavailable(why)),
+/// A message's name: when it was published, in microseconds, and its place among those published with it.
+pub(crate) fn message_id(published_at: i64, index: usize) -> ShortString {
+    format!("{published_at}-{index}").into()
+}
+
+/// Reads what [`message_id`] wrote.
+pub(crate) fn read_message_id(id: &ShortString) -> Option<(i64, usize)> {
+    let (published_at, index) = id.as_str().split_once('-')?;
+    Some((published_at.parse().ok()?, index.parse().ok()?))
+}
+
+fn outcome(fate: Fate) -> Outcome {
+    match fate {
+        Fate::Confirmed => Ok(()),
+        Fate::Refused => Err(PublishError::Full),
+        Fate::Returned => Err(PublishError::Unavailable("no queue wanted it".to_owned())),
+        Fate::Unknown(why) => Err(PublishError::Unavailable(why)),
     }
 }
 

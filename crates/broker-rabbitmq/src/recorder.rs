@@ -1,15 +1,19 @@
 //! Consuming all submissions: one consumer that stays open, with a large credit.
 //!
 //! What comes is taken off the client at once and counted, by a task that also answers the census: how much this
-//! recorder holds, see [`crate::census`]. Its buffer is as large as the credit, so the server bounds it.
+//! recorder holds, see [`crate::census`]. Its buffer is as large as the credit, so the server bounds it. A message holds
+//! many submissions; it is unpacked when they are handed out.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use forebay_broker::{BrokerError, Consumer, Delivery, Result, Source, Subscription};
+use bytes::Bytes;
+use forebay_broker::{BrokerError, Consumer, Delivery, Result, Source, Subscription, Token, bundle};
+use forebay_core::Timestamp;
 use futures::{FutureExt, StreamExt};
 use lapin::{
     Channel,
@@ -25,17 +29,17 @@ use tokio::{
 
 use crate::{
     LOOK_TIMEOUT, SETUP_TIMEOUT,
-    acks::Acks,
+    acks::{Acks, BundleAcks},
     census::{Questions, Voice},
     connection::{Link, close},
-    consume::{broken, delivery, sign_of_life},
+    consume::{broken, published_at, sign_of_life},
     failure::{Failure, within},
     looks::glance,
     topology::Topology,
 };
 
-/// How many deliveries may be under way to one recorder.
-const CREDIT: u16 = 2_000;
+/// How many messages may be under way to one recorder. Each may have a megabyte.
+const CREDIT: u16 = 64;
 /// How often a server that has nothing to deliver is asked whether it lives.
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,10 +74,13 @@ pub(crate) async fn subscribe(
         began,
     };
     let task = tokio::spawn(run(recorder, Arc::clone(&end)));
+    let acks = Arc::new(BundleAcks::new(acks));
     Ok(Subscription {
         consumer: Box::new(RecorderConsumer {
             channel,
             inbox,
+            unpacked: VecDeque::new(),
+            acks: Arc::clone(&acks),
             task,
             end,
         }),
@@ -101,9 +108,20 @@ async fn run(mut recorder: Recorder, end: End) {
     *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
 }
 
+/// A message that is held, not yet unpacked.
+struct Packed {
+    subject: String,
+    body: Bytes,
+    published_at: Timestamp,
+    token: Token,
+}
+
 struct RecorderConsumer {
     channel: Channel,
-    inbox: mpsc::Receiver<Delivery>,
+    inbox: mpsc::Receiver<Packed>,
+    /// What is left of the last message that was unpacked.
+    unpacked: VecDeque<Delivery>,
+    acks: Arc<BundleAcks>,
     task: JoinHandle<()>,
     end: End,
 }
@@ -125,16 +143,24 @@ impl Consumer for RecorderConsumer {
         }
         let until = Instant::now() + wait;
         loop {
+            let there = self.take(max);
+            if !there.is_empty() {
+                return Ok(there);
+            }
             let pause = until.min(Instant::now() + SIGN_INTERVAL);
             match timeout_at(pause, self.inbox.recv()).await {
-                Ok(Some(first)) => return Ok(self.with_what_follows(first, max)),
+                Ok(Some(first)) => {
+                    self.unpack(first);
+                    continue;
+                }
                 Ok(None) => return Err(self.why_broken()),
                 Err(_) => {}
             }
             let alive = sign_of_life(&self.channel, CREDIT).await;
             // It may have come with the sign.
             if let Ok(first) = self.inbox.try_recv() {
-                return Ok(self.with_what_follows(first, max));
+                self.unpack(first);
+                continue;
             }
             alive?;
             if pause == until {
@@ -145,14 +171,32 @@ impl Consumer for RecorderConsumer {
 }
 
 impl RecorderConsumer {
-    fn with_what_follows(&mut self, first: Delivery, max: usize) -> Vec<Delivery> {
-        let mut deliveries = vec![first];
-        while deliveries.len() < max
+    /// Takes what is there.
+    fn take(&mut self, max: usize) -> Vec<Delivery> {
+        while self.unpacked.len() < max
             && let Ok(next) = self.inbox.try_recv()
         {
-            deliveries.push(next);
+            self.unpack(next);
         }
-        deliveries
+        let count = self.unpacked.len().min(max);
+        self.unpacked.drain(..count).collect()
+    }
+
+    fn unpack(&mut self, packed: Packed) {
+        let Packed {
+            subject,
+            body,
+            published_at,
+            token,
+        } = packed;
+        let parts = bundle::unpack(&subject, body);
+        self.acks.opened(&token, parts.len());
+        let deliveries = parts.into_iter().map(|message| Delivery {
+            message,
+            published_at,
+            token: token.clone(),
+        });
+        self.unpacked.extend(deliveries);
     }
 
     fn why_broken(&self) -> BrokerError {
@@ -170,7 +214,7 @@ struct Recorder {
     topology: Arc<Topology>,
     acks: Arc<Acks>,
     deliveries: lapin::Consumer,
-    inbox: mpsc::Sender<Delivery>,
+    inbox: mpsc::Sender<Packed>,
     questions: Questions,
     voice: Voice,
     began: Instant,
@@ -194,9 +238,14 @@ impl Recorder {
     fn take(&mut self, received: Option<lapin::Result<Received>>) -> std::result::Result<(), String> {
         match received {
             Some(Ok(received)) => {
-                let delivery = delivery(received, &self.acks);
+                let packed = Packed {
+                    published_at: published_at(&received),
+                    token: self.acks.delivered(received.delivery_tag),
+                    subject: received.routing_key.into(),
+                    body: received.data.into(),
+                };
                 let full = |_| "more was delivered than there was credit for".to_owned();
-                self.inbox.try_send(delivery).map_err(full)
+                self.inbox.try_send(packed).map_err(full)
             }
             Some(Err(error)) => Err(Failure::from(error).to_string()),
             None => {

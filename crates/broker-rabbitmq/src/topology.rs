@@ -1,8 +1,8 @@
 //! The exchanges and queues: what they are called, how they are set up, and that they exist.
 //!
-//! `<prefix>` is a topic exchange with routing keys `<verb>.<queue>.<priority>`. The quorum queue
-//! `<prefix>.recorder` gets `submit.#` and `park.#`, the quorum queue `<prefix>.lane.<queue>.<priority>` gets
-//! `submit` and `ready` of its lane. The fanout exchanges `<prefix>.signals` and `<prefix>.census` reach who listens.
+//! `<prefix>` is a topic exchange. The quorum queue `<prefix>.recorder` gets what has the routing key `submit`, the quorum
+//! queue `<prefix>.lane.<queue>.<priority>` what has `ready.<queue>.<priority>`: no message has two queues. The fanout
+//! exchanges `<prefix>.signals` and `<prefix>.census` reach who listens.
 
 use std::{
     collections::HashSet,
@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use forebay_broker::{Message, Source};
-use forebay_core::Lane;
+use forebay_broker::Source;
 use lapin::{
     ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -34,8 +33,8 @@ const DELIVERIES_MAX: i64 = i32::MAX as i64;
 /// RabbitMQ 3.10 writes down half a second later where on its disk a new quorum queue is. If it is killed before that,
 /// the queue comes back empty, whatever was confirmed, and without a leader: nothing but deleting it, or an election
 /// by hand, helps. The wait protects what this process publishes. It does not protect what another process publishes,
-/// which finds the queue there and uses it at once; nor lanes, which nobody waits for: what one of them loses is
-/// recorded, and is published again once the queue can be used.
+/// which finds the queue there and uses it at once; nor lanes, which nobody waits for: what one of them loses is in
+/// the store, and is published again once the queue can be used.
 const SETTLING: Duration = Duration::from_millis(700);
 
 /// What things are called, and how queues are set up.
@@ -95,15 +94,11 @@ impl Plan {
     }
 }
 
-/// The routing key of a message.
-pub(crate) fn routing_key(message: &Message) -> String {
-    format!("{}.{}", message.verb(), message.lane())
-}
-
-fn bindings(source: &Source) -> Vec<String> {
+/// The routing key of what `source` reads.
+pub(crate) fn routing_key(source: &Source) -> String {
     match source {
-        Source::Submissions => vec!["submit.#".to_owned(), "park.#".to_owned()],
-        Source::Lane(lane) => vec![format!("submit.{lane}"), format!("ready.{lane}")],
+        Source::Submissions => "submit".to_owned(),
+        Source::Lane(lane) => format!("ready.{lane}"),
     }
 }
 
@@ -238,17 +233,14 @@ impl Topology {
             }
             declared => declared?,
         };
-        for key in bindings(source) {
-            let bound = channel.0.queue_bind(
-                name.clone().into(),
-                self.plan.exchange().into(),
-                key.into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            );
-            within(limit, bound).await?;
-        }
-        Ok(())
+        let bound = channel.0.queue_bind(
+            name.into(),
+            self.plan.exchange().into(),
+            routing_key(source).into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        within(limit, bound).await
     }
 
     fn note_queue(&self, live: &Live, source: &Source) {
@@ -317,28 +309,22 @@ impl Topology {
     }
 }
 
-/// The lanes of some messages, each once.
-pub(crate) fn lanes_of<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<Lane> {
-    let messages = messages.into_iter();
-    let mut lanes: Vec<Lane> = messages.map(|message| message.lane().clone()).collect();
-    lanes.sort_unstable();
-    lanes.dedup();
-    lanes
-}
-
 #[cfg(test)]
 mod tests {
+    use forebay_core::Lane;
+
     use super::*;
 
     #[test]
-    fn every_lane_has_a_queue_of_its_own() {
+    fn every_lane_has_a_queue_and_a_routing_key_of_its_own() {
         let plan = Plan::new(&RabbitMqOptions::new("amqp://localhost"));
         let mut names = HashSet::from([plan.queue_of(&Source::Submissions)]);
+        let mut keys = HashSet::from([routing_key(&Source::Submissions)]);
         for queue in ["a", "a_high", "a_low_high", "a-b", "default", "recorder", "lane"] {
             for lane in Lane::all_of(&queue.parse().unwrap()) {
-                let keys = bindings(&Source::Lane(lane.clone()));
-                assert_eq!(keys, [format!("submit.{lane}"), format!("ready.{lane}")]);
-                assert!(names.insert(plan.queue_of(&Source::Lane(lane))));
+                let source = Source::Lane(lane);
+                assert!(keys.insert(routing_key(&source)), "{source:?}");
+                assert!(names.insert(plan.queue_of(&source)), "{source:?}");
             }
         }
     }

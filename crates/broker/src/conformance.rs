@@ -63,12 +63,14 @@ macro_rules! broker_conformance {
     ($factory:path) => {
         $crate::broker_conformance!(@cases $factory:
             a_confirmed_message_is_delivered_to_its_lane
-            a_parked_submission_is_for_the_recorder_only
-            a_recorded_task_that_became_ready_is_for_its_lane_only
+            a_submission_is_for_the_recorder_only
+            what_is_ready_is_for_its_lane_only
+            a_mixed_batch_is_delivered_to_each_reader
             the_recorder_reads_every_submission_once
             every_field_of_a_submission_arrives
             nothing_to_publish_is_nothing_wrong
             three_thousand_messages_arrive_once
+            three_thousand_submissions_arrive_once_and_in_order
             large_payloads_are_published_together
             concurrent_publishers_lose_nothing
             a_lane_is_first_in_first_out
@@ -78,6 +80,8 @@ macro_rules! broker_conformance {
             what_a_dead_subscription_held_is_delivered_again
             what_is_handed_back_is_delivered_again_at_once
             what_is_left_to_the_store_is_not_delivered_again_at_once
+            submissions_handed_back_are_delivered_again_at_once
+            a_dead_recorder_leaves_nothing_unrecorded
             no_more_than_max_is_delivered
             an_idle_lane_answers_in_time
             a_publish_wakes_a_waiting_consumer
@@ -86,7 +90,7 @@ macro_rules! broker_conformance {
             depth_counts_what_waits_and_what_is_delivered
             what_is_not_recorded_is_counted
             trim_keeps_what_is_needed
-            trim_keeps_what_a_lane_holds_beside_what_it_forgets
+            trim_keeps_what_one_reader_holds_beside_what_another_forgets
             a_healthy_broker_says_so
             signals_reach_all_who_listen
             confirmed_messages_survive_a_restart

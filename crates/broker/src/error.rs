@@ -43,9 +43,6 @@ pub enum PublishError {
     /// The broker, or the line in front of it, is full. It was not taken.
     #[error("the broker is full")]
     Full,
-    /// A part of what the broker puts it into is full. It may have been taken by the rest.
-    #[error("a part of the broker is full")]
-    PartlyFull,
     /// Its idempotency key already names a task with another request. Only the embedded broker, whose log is the
     /// store, can tell at this point.
     #[error("the idempotency key is in use with another request")]

@@ -4,6 +4,7 @@
 //! brokers do these differently, and by design such tasks wait in the store. Every implementation passes
 //! `conformance`.
 
+pub mod bundle;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -20,13 +21,14 @@ use futures::stream::BoxStream;
 pub use error::{BrokerError, PublishError, Result};
 pub use group::{GroupCommit, Submitter};
 
-/// What is published, and where: a submission that is ready goes to `submit.<lane>`, one that is not to
-/// `park.<lane>`, a recorded task that became ready to `ready.<lane>`.
+/// What is published, and where: submissions go to `submit`, many in one [bundle]; a recorded task that is ready goes to
+/// `ready.<lane>`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
-    /// A task that was accepted.
+    /// A task that was accepted, ready or not: for the recorder.
     Submission(Submission),
-    /// A recorded task that became ready.
+    /// A recorded task that is ready: for the executors of its lane. The store knows it; so where the broker loses it,
+    /// it is published again.
     Ready(Ready),
 }
 
@@ -44,7 +46,6 @@ impl Message {
     #[must_use]
     pub fn verb(&self) -> &'static str {
         match self {
-            Self::Submission(task) if task.run_at.is_some() => "park",
             Self::Submission(_) => "submit",
             Self::Ready(_) => "ready",
         }
@@ -54,13 +55,14 @@ impl Message {
 /// What is consumed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// Every submission, ready or parked, of all lanes: what the recorder reads.
+    /// Every submission, ready or not, of all lanes: what the recorder reads, and nobody else.
     Submissions,
-    /// What became ready in one lane, new or recorded, first in, first out: what executors read.
+    /// What is ready in one lane, first in, first out: what executors read. It has only [`Message::Ready`].
     Lane(Lane),
 }
 
-/// Names a delivery to the broker that made it.
+/// Names a delivery to the broker that made it. Several deliveries may have one name, where they came in one message;
+/// each is answered nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Token(pub Bytes);
 
@@ -150,8 +152,9 @@ impl Depth {
 /// A broker. Cheap to share; reconnects by itself, with backoff and jitter.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Publishes a batch; one result for each message, in order. `Ok` is durable: it is given only after the
-    /// broker confirmed that it holds the message as safely as it is set up to. Lanes not seen before are made
+    /// Publishes a batch; one result for each message, in order. `Ok` of a submission is durable: it is given only
+    /// after the broker confirmed that it holds it as safely as it is set up to. `Ok` of what is ready says that the
+    /// broker has it, and not that it keeps it through a crash: it is in the store. Lanes not seen before are made
     /// first. A message that was refused may still have been taken if the refusal is `Unavailable`.
     ///
     /// Answers within its publish timeout, whatever the broker does.
@@ -163,7 +166,7 @@ pub trait Broker: Send + Sync + 'static {
     /// How much is in a lane. Zero where the lane was never used; an error, never zero, where it is not known.
     async fn depth(&self, lane: &Lane) -> Result<Depth>;
 
-    /// How many submissions are not yet known to be recorded.
+    /// Whether there are submissions that are not yet known to be recorded, and how many messages they came in.
     async fn unrecorded(&self) -> Result<u64>;
 
     /// Tells all processes that listen at this moment. Best effort.

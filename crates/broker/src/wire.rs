@@ -1,17 +1,25 @@
 //! How messages are written: protocol buffers, by the field numbers of `proto/forebay/wire/v1/wire.proto`.
 
+pub(crate) mod fields;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{
-    Fingerprint, Json, Kind, Lane, Ready, Signal, Submission, TaskEvent, TaskId, TraceParent,
+    Fingerprint, Json, Kind, Ready, Signal, Submission, TaskEvent, TaskId, Timestamp, TraceParent,
     from_unix_micros,
 };
 use forebay_proto::wire;
 use prost::Message as _;
 use thiserror::Error;
 
+use self::fields::{Names, put, put_always, put_some};
 use crate::Message;
+
+/// About how many bytes a submission has beside its payload; to reserve by.
+pub(crate) const FRAME_BYTES: usize = 160;
+/// About how many bytes a task that is ready has.
+const READY_BYTES: usize = 96;
 
 /// The bytes are not a message of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,30 +32,49 @@ impl DecodeError {
     }
 }
 
-/// Writes a message's body.
+/// Writes a message's body; that of a submission is an item of a [bundle](crate::bundle).
 #[must_use]
 pub fn encode(message: &Message) -> Bytes {
+    let mut body = Vec::new();
     match message {
-        Message::Submission(task) => submission_to_wire(task).encode_to_vec().into(),
-        Message::Ready(task) => ready_to_wire(task).encode_to_vec().into(),
+        Message::Submission(task) => {
+            body.reserve(task.payload.as_bytes().len() + FRAME_BYTES);
+            put_submission(task, &mut body);
+        }
+        Message::Ready(task) => {
+            body.reserve(READY_BYTES);
+            put_ready(task, &mut body);
+        }
     }
+    body.into()
 }
 
-/// Reads the body of a message whose subject begins with `verb`.
+/// Reads the body of a message whose subject begins with `verb`; with `submit`, an item of a
+/// [bundle](crate::bundle).
 ///
 /// # Errors
 /// Where the verb is unknown or the body does not fit it.
-pub fn decode(verb: &str, body: Bytes) -> Result<Message, DecodeError> {
-    match verb {
-        "submit" | "park" => wire::Submission::decode(body)
-            .map_err(|e| DecodeError(e.to_string()))
-            .and_then(submission_from_wire)
-            .map(Message::Submission),
-        "ready" => wire::Ready::decode(body)
-            .map_err(|e| DecodeError(e.to_string()))
-            .and_then(|task| ready_from_wire(&task))
-            .map(Message::Ready),
-        other => Err(DecodeError(format!("unknown subject {other:?}"))),
+pub fn decode(verb: &str, body: impl Into<Bytes>) -> Result<Message, DecodeError> {
+    Decoder::default().decode(verb, &body.into())
+}
+
+/// Reads many messages, and is quick with those that have names in common.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    names: Names,
+}
+
+impl Decoder {
+    /// As the function [`decode`].
+    ///
+    /// # Errors
+    /// Where the verb is unknown or the body does not fit it.
+    pub fn decode(&mut self, verb: &str, body: &Bytes) -> Result<Message, DecodeError> {
+        match verb {
+            "submit" => submission(body, &mut self.names).map(Message::Submission),
+            "ready" => ready(body, &mut self.names).map(Message::Ready),
+            other => Err(DecodeError(format!("unknown subject {other:?}"))),
+        }
     }
 }
 
@@ -84,80 +111,126 @@ pub fn decode_signal(body: Bytes) -> Result<Signal, DecodeError> {
     }
 }
 
-fn submission_to_wire(task: &Submission) -> wire::Submission {
-    wire::Submission {
-        id: id_to_wire(task.id),
-        project: task.project.to_string(),
-        kind: task.kind.to_string(),
-        queue: task.lane.queue.to_string(),
-        priority: task.lane.priority.to_string(),
-        payload: task.payload.to_bytes(),
-        tags: task.tags.clone(),
-        run_at_unix_micros: task.run_at.map(|at| at.as_microsecond()),
-        max_attempts: task.max_attempts,
-        timeout_ms: task
-            .timeout
-            .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        created_at_unix_micros: task.created_at.as_microsecond(),
-        fingerprint: task
-            .fingerprint
-            .map_or_else(Bytes::new, |print| Bytes::copy_from_slice(&print.0)),
-        traceparent: task
-            .traceparent
+/// Writes the fields of a `Submission`.
+pub(crate) fn put_submission(task: &Submission, body: &mut Vec<u8>) {
+    put(1, task.id.as_uuid().as_bytes(), body);
+    put(2, task.project.as_str().as_bytes(), body);
+    put(3, task.kind.as_str().as_bytes(), body);
+    put(4, task.lane.queue.as_str().as_bytes(), body);
+    put(5, task.lane.priority.as_str().as_bytes(), body);
+    put(6, task.payload.as_bytes(), body);
+    for tag in &task.tags {
+        put_always(7, tag.as_bytes(), body);
+    }
+    let micros = |time: Timestamp| time.as_microsecond().cast_unsigned();
+    put_some(8, task.run_at.map(micros), body);
+    put_some(9, task.max_attempts.map(u64::from), body);
+    let millis = |timeout: Duration| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    put_some(10, task.timeout.map(millis), body);
+    put_some(11, Some(micros(task.created_at)).filter(|&at| at != 0), body);
+    put(
+        12,
+        task.fingerprint.as_ref().map_or(&[], |print| &print.0[..]),
+        body,
+    );
+    put(
+        13,
+        task.traceparent
             .as_ref()
-            .map(|trace| trace.as_str().to_owned())
-            .unwrap_or_default(),
-    }
+            .map_or("", TraceParent::as_str)
+            .as_bytes(),
+        body,
+    );
 }
 
-fn submission_from_wire(task: wire::Submission) -> Result<Submission, DecodeError> {
-    let fingerprint = match task.fingerprint.len() {
-        0 => None,
-        _ => Some(Fingerprint(
-            task.fingerprint
-                .as_ref()
-                .try_into()
-                .map_err(|e| DecodeError::in_field("fingerprint", e))?,
-        )),
-    };
+/// Reads the fields of a `Submission`. Its payload was checked before it was published, and is a slice of `body`.
+fn submission(body: &Bytes, names: &mut Names) -> Result<Submission, DecodeError> {
+    let (mut id, mut payload, mut fingerprint) = (&[][..], &[][..], &[][..]);
+    let (mut project, mut kind, mut queue, mut priority, mut traceparent) = ("", "", "", "", "");
+    let (mut tags, mut run_at, mut max_attempts, mut timeout) = (Vec::new(), None, None, None);
+    let mut created_at = 0;
+    fields::each(body, 13, |tag, value| {
+        match tag {
+            1 => id = value.bytes()?,
+            2 => project = value.text()?,
+            3 => kind = value.text()?,
+            4 => queue = value.text()?,
+            5 => priority = value.text()?,
+            6 => payload = value.bytes()?,
+            7 => tags.push(value.text()?.to_owned()),
+            8 => run_at = Some(value.number()?.cast_signed()),
+            9 => max_attempts = Some(low_bits(value.number()?)),
+            10 => timeout = Some(value.number()?),
+            11 => created_at = value.number()?.cast_signed(),
+            12 => fingerprint = value.bytes()?,
+            _ => traceparent = value.text()?,
+        }
+        Ok(())
+    })?;
+    let payload = Json::from_trusted(body.slice_ref(payload));
     Ok(Submission {
-        id: id_from_wire(&task.id)?,
-        project: task
-            .project
-            .parse()
-            .map_err(|e| DecodeError::in_field("project", e))?,
-        kind: parse_kind(&task.kind)?,
-        lane: lane_from_wire(&task.queue, &task.priority)?,
-        payload: Json::parse(&task.payload).map_err(|e| DecodeError::in_field("payload", e))?,
-        tags: task.tags,
-        run_at: task.run_at_unix_micros.map(from_unix_micros),
-        max_attempts: task.max_attempts,
-        timeout: task.timeout_ms.map(Duration::from_millis),
-        created_at: from_unix_micros(task.created_at_unix_micros),
-        fingerprint,
-        traceparent: TraceParent::parse(&task.traceparent),
+        id: id_from_wire(id)?,
+        project: names.project(project)?,
+        kind: names.kind(kind)?,
+        lane: names.lane(queue, priority)?,
+        payload: payload.map_err(|error| DecodeError::in_field("payload", error))?,
+        tags,
+        run_at: run_at.map(from_unix_micros),
+        max_attempts,
+        timeout: timeout.map(Duration::from_millis),
+        created_at: from_unix_micros(created_at),
+        fingerprint: fingerprint_from_wire(fingerprint)?,
+        traceparent: TraceParent::parse(traceparent),
     })
 }
 
-fn ready_to_wire(task: &Ready) -> wire::Ready {
-    wire::Ready {
-        id: id_to_wire(task.id),
-        kind: task.kind.to_string(),
-        queue: task.lane.queue.to_string(),
-        priority: task.lane.priority.to_string(),
-        fence: task.fence,
-        lost: task.lost,
+fn fingerprint_from_wire(bytes: &[u8]) -> Result<Option<Fingerprint>, DecodeError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let print = bytes.try_into();
+    print
+        .map(|print| Some(Fingerprint(print)))
+        .map_err(|error| DecodeError::in_field("fingerprint", error))
+}
+
+/// Writes the fields of a `Ready`.
+fn put_ready(task: &Ready, body: &mut Vec<u8>) {
+    put(1, task.id.as_uuid().as_bytes(), body);
+    put(2, task.kind.as_str().as_bytes(), body);
+    put(3, task.lane.queue.as_str().as_bytes(), body);
+    put(4, task.lane.priority.as_str().as_bytes(), body);
+    for (tag, number) in [(5, task.fence), (6, task.lost)] {
+        put_some(tag, Some(number.into()).filter(|&number| number != 0), body);
     }
 }
 
-fn ready_from_wire(task: &wire::Ready) -> Result<Ready, DecodeError> {
+fn ready(body: &Bytes, names: &mut Names) -> Result<Ready, DecodeError> {
+    let (mut id, mut kind, mut queue, mut priority) = (&[][..], "", "", "");
+    let (mut fence, mut lost) = (0, 0);
+    fields::each(body, 6, |tag, value| {
+        match tag {
+            1 => id = value.bytes()?,
+            2 => kind = value.text()?,
+            3 => queue = value.text()?,
+            4 => priority = value.text()?,
+            5 => fence = low_bits(value.number()?),
+            _ => lost = low_bits(value.number()?),
+        }
+        Ok(())
+    })?;
     Ok(Ready {
-        id: id_from_wire(&task.id)?,
-        kind: parse_kind(&task.kind)?,
-        lane: lane_from_wire(&task.queue, &task.priority)?,
-        fence: task.fence,
-        lost: task.lost,
+        id: id_from_wire(id)?,
+        kind: names.kind(kind)?,
+        lane: names.lane(queue, priority)?,
+        fence,
+        lost,
     })
+}
+
+/// A number of 32 bits, as the generated code reads one that has more.
+fn low_bits(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or(u32::MAX)
 }
 
 fn event_to_wire(event: &TaskEvent) -> wire::TaskEvent {
@@ -199,15 +272,6 @@ fn id_from_wire(bytes: &[u8]) -> Result<TaskId, DecodeError> {
 
 fn parse_kind(kind: &str) -> Result<Kind, DecodeError> {
     kind.parse().map_err(|e| DecodeError::in_field("kind", e))
-}
-
-fn lane_from_wire(queue: &str, priority: &str) -> Result<Lane, DecodeError> {
-    Ok(Lane {
-        queue: queue.parse().map_err(|e| DecodeError::in_field("queue", e))?,
-        priority: priority
-            .parse()
-            .map_err(|e| DecodeError::in_field("priority", e))?,
-    })
 }
 
 #[cfg(test)]

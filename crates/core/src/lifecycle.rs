@@ -167,7 +167,7 @@ pub enum Decision {
 /// Why a transition was turned away. Turning away is normal: deliveries repeat, workers die and wake up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// The delivery or the write belongs to a start that is not the current one.
+    /// The message or the write belongs to a start that is not the current one.
     #[error("belongs to another start of the task")]
     Fenced,
     /// The state does not allow it.
@@ -217,7 +217,8 @@ impl Lifecycle {
         }
     }
 
-    /// A worker received a delivery made when the task had been started `fence` times, and wants to run it.
+    /// A worker was told that the task is ready, by a message published when it had been started `fence` times, and
+    /// wants to run it.
     /// Asking again for what one already holds is granted again, since the first answer may have been lost.
     ///
     /// # Errors

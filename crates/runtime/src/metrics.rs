@@ -2,8 +2,8 @@
 //! further ones count as `other`. A task's id is never one.
 
 use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -70,6 +70,17 @@ struct RpcLabels {
     code: i32,
 }
 
+/// The durations of the requests of one route with one status.
+#[derive(Debug, Clone)]
+pub struct RequestDurations(Histogram);
+
+impl RequestDurations {
+    /// Another request was answered.
+    pub fn observe(&self, duration: Duration) {
+        self.0.observe(duration.as_secs_f64());
+    }
+}
+
 /// What is known of a queue at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueGauges {
@@ -81,17 +92,55 @@ pub struct QueueGauges {
     pub scheduled: u64,
 }
 
+/// The metrics of the tasks of one kind in one queue, looked up once for many tasks.
+#[derive(Debug)]
+pub struct KindMetrics {
+    labels: KindLabels,
+    wait: Histogram,
+    duration: Histogram,
+    all_finished: Family<FinishedLabels, Counter>,
+    /// Those that were counted by this, by outcome.
+    finished: Vec<(Outcome, Counter)>,
+}
+
+impl KindMetrics {
+    /// An attempt started, `wait` after its task became ready.
+    pub fn started(&self, wait: Duration) {
+        self.wait.observe(wait.as_secs_f64());
+    }
+
+    /// The outcome of an attempt that took `duration` is stored.
+    pub fn finished(&mut self, outcome: Outcome, duration: Duration) {
+        self.duration.observe(duration.as_secs_f64());
+        if let Some((_, counter)) = self.finished.iter().find(|(known, _)| *known == outcome) {
+            counter.inc();
+            return;
+        }
+        let labels = FinishedLabels {
+            queue: self.labels.queue.clone(),
+            kind: self.labels.kind.clone(),
+            outcome: outcome.as_str(),
+        };
+        let counter = self.all_finished.get_or_create(&labels).clone();
+        counter.inc();
+        self.finished.push((outcome, counter));
+    }
+}
+
 /// All metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    labels: Mutex<HashSet<String>>,
+    labels: Mutex<HashMap<&'static str, HashSet<String>>>,
+    /// What is counted for each task that is submitted, found without making labels.
+    queues: RwLock<HashMap<QueueName, Counter>>,
     submitted: Family<QueueLabels, Counter>,
     finished: Family<FinishedLabels, Counter>,
     wait: Family<KindLabels, Histogram, fn() -> Histogram>,
     duration: Family<KindLabels, Histogram, fn() -> Histogram>,
     publish_duration: Histogram,
     publish_batch_size: Histogram,
+    record_lag: Histogram,
     persist_duration: Family<OperationLabels, Histogram, fn() -> Histogram>,
     slots: Family<StateLabels, Gauge>,
     circuit: Family<DependencyLabels, Gauge>,
@@ -134,6 +183,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::default(),
             labels: Mutex::default(),
+            queues: RwLock::default(),
             submitted: Family::default(),
             finished: Family::default(),
             wait: Family::new_with_constructor(slow),
@@ -142,6 +192,7 @@ impl Metrics {
             publish_batch_size: Histogram::new([
                 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0,
             ]),
+            record_lag: quick(),
             persist_duration: Family::new_with_constructor(quick),
             slots: Family::default(),
             circuit: Family::default(),
@@ -197,6 +248,12 @@ impl Metrics {
             "forebay_publish_batch_size",
             "Messages published together",
             self.publish_batch_size.clone(),
+        );
+        registry.register_with_unit(
+            "forebay_record_lag",
+            "From accepting a task to its row in the store",
+            seconds.clone(),
+            self.record_lag.clone(),
         );
         registry.register_with_unit(
             "forebay_persist_duration",
@@ -261,38 +318,42 @@ impl Metrics {
         self
     }
 
-    /// A submission was confirmed by the broker.
+    /// Submissions were confirmed by the broker.
     pub fn task_submitted(&self, queue: &QueueName, count: u64) {
-        self.submitted
-            .get_or_create(&QueueLabels {
-                queue: self.bounded("queue", queue.as_str()),
-            })
-            .inc_by(count);
+        let known = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(submitted) = known.get(queue) {
+            submitted.inc_by(count);
+            return;
+        }
+        drop(known);
+        let submitted = self.submitted.get_or_create_owned(&QueueLabels {
+            queue: self.bounded("queue", queue.as_str()),
+        });
+        submitted.inc_by(count);
+        let mut known = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < LABEL_VALUES_MAX {
+            known.insert(queue.clone(), submitted);
+        }
     }
 
-    /// An attempt started, `wait` after its task became ready.
-    pub fn task_started(&self, queue: &QueueName, kind: &str, wait: Duration) {
-        self.wait
-            .get_or_create(&self.kind_labels(queue, kind))
-            .observe(wait.as_secs_f64());
+    /// What is counted of a kind in a queue, to be looked up once for many tasks.
+    #[must_use]
+    pub fn of_kind(&self, queue: &QueueName, kind: &str) -> KindMetrics {
+        let labels = self.kind_labels(queue, kind);
+        KindMetrics {
+            wait: self.wait.get_or_create_owned(&labels),
+            duration: self.duration.get_or_create_owned(&labels),
+            all_finished: self.finished.clone(),
+            finished: Vec::new(),
+            labels,
+        }
     }
 
-    /// The outcome of an attempt that took `duration` is stored.
-    pub fn task_finished(&self, queue: &QueueName, kind: &str, outcome: Outcome, duration: Duration) {
-        let KindLabels { queue, kind } = self.kind_labels(queue, kind);
-        self.duration
-            .get_or_create(&KindLabels {
-                queue: queue.clone(),
-                kind: kind.clone(),
-            })
-            .observe(duration.as_secs_f64());
-        self.finished
-            .get_or_create(&FinishedLabels {
-                queue,
-                kind,
-                outcome: outcome.as_str(),
-            })
-            .inc();
+    /// Tasks were recorded, so long after they were accepted.
+    pub fn recorded(&self, lags: impl Iterator<Item = Duration>) {
+        for lag in lags {
+            self.record_lag.observe(lag.as_secs_f64());
+        }
     }
 
     /// A batch was published, or refused, by the broker.
@@ -346,6 +407,17 @@ impl Metrics {
         self.http.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
+    /// The same for many requests of one route and status: without the labels being looked up for each.
+    #[must_use]
+    pub fn http_requests(&self, method: &str, route: &str, status: u16) -> RequestDurations {
+        let labels = HttpLabels {
+            method: method.to_owned(),
+            route: route.to_owned(),
+            status,
+        };
+        RequestDurations(self.http.get_or_create_owned(&labels))
+    }
+
     /// A gRPC call was answered with the numeric `code`.
     pub fn rpc_call(&self, method: &str, code: i32, duration: Duration) {
         let labels = RpcLabels {
@@ -392,20 +464,16 @@ impl Metrics {
         }
     }
 
-    fn bounded(&self, label: &str, value: &str) -> String {
+    fn bounded(&self, label: &'static str, value: &str) -> String {
         let mut known = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = format!("{label}={value}");
-        if known.contains(&key) {
+        let known = known.entry(label).or_default();
+        if known.contains(value) {
             return value.to_owned();
         }
-        let of_label = known
-            .iter()
-            .filter(|known| known.starts_with(&format!("{label}=")))
-            .count();
-        if of_label >= LABEL_VALUES_MAX {
+        if known.len() >= LABEL_VALUES_MAX {
             return "other".to_owned();
         }
-        known.insert(key);
+        known.insert(value.to_owned());
         value.to_owned()
     }
 }
@@ -419,8 +487,10 @@ mod tests {
         let metrics = Metrics::new();
         let queue = QueueName::default();
         metrics.task_submitted(&queue, 2);
-        metrics.task_started(&queue, "echo", Duration::from_millis(3));
-        metrics.task_finished(&queue, "echo", Outcome::TimedOut, Duration::from_millis(3));
+        let mut of_echo = metrics.of_kind(&queue, "echo");
+        of_echo.started(Duration::from_millis(3));
+        of_echo.finished(Outcome::TimedOut, Duration::from_millis(3));
+        metrics.recorded([Duration::from_millis(3)].into_iter());
         metrics.worker_slots(1, 2);
         metrics.queues(
             1,
@@ -438,6 +508,7 @@ mod tests {
             "forebay_tasks_submitted_total{queue=\"default\"} 2",
             "forebay_tasks_finished_total{queue=\"default\",kind=\"echo\",outcome=\"timed_out\"} 1",
             "forebay_task_wait_seconds_count{queue=\"default\",kind=\"echo\"} 1",
+            "forebay_record_lag_seconds_count 1",
             "forebay_worker_slots{state=\"busy\"} 1",
             "forebay_queue_ready{queue=\"default\"} 1",
             "forebay_fenced_writes_total 0",

@@ -31,6 +31,10 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
+/// The target of the span of a request that submits one task. There are thousands of them a second, and hardly a log line
+/// within them; so they are for traces, and for logs of the level `debug`.
+pub const SUBMISSIONS: &str = "forebay::submissions";
+
 /// Starts logging, and tracing where an endpoint is configured, for the process; panics are logged from now on.
 /// Call it once, within the tokio runtime.
 ///
@@ -42,14 +46,16 @@ pub fn start(args: &LogArgs, service: &'static str) -> anyhow::Result<Telemetry>
         .as_deref()
         .map(|endpoint| exporter(endpoint, service))
         .transpose()?;
-    let spans = traces.as_ref().map(|provider| {
+    let mut layers = vec![log_layer(args)?];
+    // Not as an `Option`: a layer that is not there would still want every span to be made.
+    layers.extend(traces.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("forebay"))
             .with_filter(LevelFilter::INFO)
-    });
+            .boxed()
+    }));
     tracing_subscriber::registry()
-        .with(log_layer(args)?)
-        .with(spans)
+        .with(layers)
         .try_init()
         .context("start logging")?;
     log_panics();
@@ -78,15 +84,23 @@ fn log_layer(args: &LogArgs) -> anyhow::Result<Box<dyn Layer<Registry> + Send + 
 /// Neither is wanted by who asks for `debug`, but only by who asks for it by name.
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
     const CLIENT: &str = "lapin";
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .parse(directives)
         .context("parse the log filter")?;
-    let target = |directive: &str| directive.split(['=', '[']).next().map(str::trim) == Some(CLIENT);
-    if directives.split(',').any(target) {
-        return Ok(filter);
+    let names = |name: &str| {
+        let target = |directive: &str| directive.split(['=', '[']).next().map(str::trim) == Some(name);
+        directives.split(',').any(target)
+    };
+    let debugs = filter
+        .max_level_hint()
+        .is_none_or(|most| most >= LevelFilter::DEBUG);
+    for (name, silent) in [(CLIENT, true), (SUBMISSIONS, !debugs)] {
+        if silent && !names(name) {
+            let off = format!("{name}=off").parse().context("silence a target")?;
+            filter = filter.add_directive(off);
+        }
     }
-    let silent = format!("{CLIENT}=off").parse().context("silence the client")?;
-    Ok(filter.add_directive(silent))
+    Ok(filter)
 }
 
 fn exporter(endpoint: &str, service: &'static str) -> anyhow::Result<SdkTracerProvider> {

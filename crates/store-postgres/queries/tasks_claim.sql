@@ -1,42 +1,36 @@
--- Claims submissions, which may come before the recorder: what is not there is inserted as running, what is queued
--- is made running, and what this worker already runs since this very start is granted again. The note in `claims`
--- turns a worker that was declared dead away. The payload comes back only where the delivery's may not be the right
--- one: under an idempotency key. What was recorded late has a row in `due`, which is not needed any more; one that a
--- dispatcher holds is left to it, or the lock order would be broken.
-WITH granted AS (
-    INSERT INTO tasks AS t (id, project, kind, queue, priority, state, fence, attempt, payload, tags, max_attempts,
-                            timeout_us, created_at, queued_at, started_at, worker, fingerprint, traceparent)
-    SELECT s.id, s.project, s.kind, s.queue, s.priority::task_priority, 'running', 1, 1, s.payload, s.tags::text[],
-           s.max_attempts, s.timeout_us, s.created_at, s.created_at, now(), $1, s.fingerprint, s.traceparent
-    FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                $11::int[], $12::bigint[], $13::timestamptz[], $14::uuid[], $15::text[])
-        AS s (id, previous, project, kind, queue, priority, payload, tags,
-              max_attempts, timeout_us, created_at, fingerprint, traceparent)
-    WHERE s.previous IS NULL OR NOT EXISTS (SELECT FROM tasks p WHERE p.id = s.previous)
-    ORDER BY s.id
-    ON CONFLICT (id) DO UPDATE SET
-        state = 'running',
-        fence = 1,
-        attempt = CASE WHEN t.state = 'queued' THEN t.attempt + 1 ELSE t.attempt END,
-        worker = $1,
-        started_at = CASE WHEN t.state = 'queued' THEN now() ELSE t.started_at END,
-        max_attempts = coalesce(t.max_attempts, excluded.max_attempts),
-        timeout_us = coalesce(t.timeout_us, excluded.timeout_us)
-    WHERE (t.state = 'queued' AND t.fence = 0) OR (t.state = 'running' AND t.fence = 1 AND t.worker = $1)
-    RETURNING t.id, t.fence, t.attempt, t.max_attempts, t.timeout_us, t.project, t.kind, t.queue, t.priority,
-              coalesce(t.queued_at, t.created_at) AS queued_at, t.traceparent,
-              CASE WHEN t.fingerprint IS NOT NULL THEN t.payload END AS payload
+-- Claims recorded tasks: what is queued or due and was started as often as the message says, or what this worker
+-- already runs since this very start. `taken` comes first, by the filter that asks for all of it: it deletes the `due`
+-- rows of these tasks and thereby waits for a dispatcher that holds one while it publishes; `due` is locked before
+-- `tasks` everywhere. Mostly nothing is due, and then it is not looked for. The note in `claims` turns away a worker that was declared dead. It names all that was asked
+-- for: what was not granted is not the worker's, and whoever reads the note looks at that.
+WITH taken AS (
+    DELETE FROM due d
+    USING unnest($3::uuid[], $4::int[]) AS r (id, fence)
+    WHERE (EXISTS (SELECT FROM due WHERE dispatched_at IS NULL AND run_at <= now())
+            OR EXISTS (SELECT FROM due WHERE dispatched_at IS NOT NULL))
+        AND d.task_id = r.id AND d.fence = r.fence AND d.run_at <= now()
+    RETURNING d.task_id
 ), note AS (
-    INSERT INTO claims AS c (id, worker_id, task_ids)
-    SELECT $2, $1, array_agg(id) FROM granted HAVING count(*) > 0
+    INSERT INTO claims AS c (id, worker_id, task_ids) VALUES ($2, $1, $3)
     ON CONFLICT (id) DO UPDATE SET task_ids = c.task_ids || excluded.task_ids
-), late AS (
-    DELETE FROM due d USING (
-        SELECT l.task_id FROM unnest($3::uuid[]) AS s (id) JOIN due l ON l.task_id = s.id AND l.dispatched_at IS NOT NULL
-        FOR UPDATE OF l SKIP LOCKED
-    ) AS free, granted g
-    WHERE g.id = free.task_id AND d.task_id = free.task_id
 )
-SELECT id, fence, attempt, max_attempts, timeout_us, project, kind, queue, priority::text AS priority, queued_at,
-       traceparent, payload
-FROM granted
+UPDATE tasks /* of the day */ t SET
+    state = 'running',
+    fence = r.fence + 1,
+    attempt = CASE WHEN t.state = 'running' THEN t.attempt ELSE t.attempt + 1 END,
+    worker = $1,
+    -- What is claimed before its dispatch was committed became ready when it was due.
+    queued_at = CASE WHEN t.state IN ('scheduled', 'retrying') THEN t.run_at ELSE t.queued_at END,
+    run_at = NULL,
+    started_at = CASE WHEN t.state = 'running' THEN t.started_at ELSE now() END,
+    max_attempts = coalesce(t.max_attempts, r.max_attempts),
+    timeout_us = coalesce(t.timeout_us, r.timeout_us)
+FROM unnest($3::uuid[], $4::int[], $5::int[], $6::bigint[]) WITH ORDINALITY
+    AS r (id, fence, max_attempts, timeout_us, number)
+WHERE (SELECT count(*) FROM taken) >= 0
+    AND t.id = r.id
+    AND ((t.fence = r.fence
+            AND (t.state = 'queued' OR (t.state IN ('scheduled', 'retrying') AND t.run_at <= now())))
+        OR (t.fence = r.fence + 1 AND t.state = 'running' AND t.worker = $1))
+RETURNING r.number, t.attempt, t.max_attempts, t.timeout_us, t.project, coalesce(t.queued_at, t.created_at) AS queued_at,
+    t.traceparent, t.payload

@@ -1,7 +1,7 @@
--- Writes the outcomes of attempts that are the current ones, and forgets claims whose last task is done. A
--- cancellation that the worker did not get to obey is obeyed here, instead of another attempt.
+-- Writes the outcomes of attempts that are the current ones. A cancellation that the worker did not get to obey is
+-- obeyed here, instead of another attempt.
 WITH written AS (
-    UPDATE tasks t SET
+    UPDATE tasks /* of the day */ t SET
         state = CASE WHEN c.state = 'retrying' AND t.cancel_requested THEN 'cancelled' ELSE c.state::task_state END,
         attempt = CASE WHEN c.charged THEN t.attempt ELSE t.attempt - 1 END,
         run_at = CASE WHEN c.state = 'retrying' AND NOT t.cancel_requested
@@ -31,7 +31,5 @@ WITH written AS (
     ON CONFLICT DO NOTHING
 ), obeyed AS (
     DELETE FROM cancel_requests r USING written w WHERE w.cancel_requested AND r.task_id = w.id
-), forgotten AS (
-    DELETE FROM claims WHERE id = ANY ($12::uuid[]) AND worker_id = $1
 )
 SELECT id, fence, state::text AS state FROM written

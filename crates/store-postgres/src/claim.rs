@@ -1,185 +1,101 @@
-//! Claiming: a delivery becomes a running task of one worker, or is turned away.
-
-use std::collections::HashMap;
+//! Claiming: what became ready becomes a running task of one worker, or is turned away.
 
 use deadpool_postgres::Client;
-use forebay_core::{ClaimId, Json, Lane, Submission, TaskId, TraceParent, WorkerId};
-use forebay_store::{ClaimRequest, Claimed, Delivered, Result, StoreError};
-use futures::future::try_join;
+use forebay_core::{ClaimId, Json, Project, TraceParent, WorkerId};
+use forebay_store::{ClaimRequest, Claimed, Result};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
+    day::Days,
     error,
-    hot::{Params, column, query},
-    record::{self, Columns, apart_from_their_windows},
+    hot::{Params, execute, nth_column},
     values::{Instant, count, duration, duration_us, int, word},
 };
 
 const DOING: &str = "claim tasks";
 
-/// A task and the number of starts that its delivery names: what a grant answers.
-type Start = (TaskId, u32);
-type Grants = HashMap<Start, Claimed>;
-
-/// Claims a batch: what comes as a submission in one statement, what was recorded before in another.
+/// Claims a batch, in one statement.
 pub(crate) async fn claim(
-    client: &mut Client,
+    client: &Client,
+    days: &Days,
     worker: WorkerId,
     claim: ClaimId,
     batch: &[ClaimRequest],
 ) -> Result<Vec<Option<Claimed>>> {
-    let (fresh, mut recorded) = sort_out(client, batch).await?;
-    let by = (worker.as_uuid(), claim.as_uuid());
-    let mut grants = Grants::new();
-    if !fresh.is_empty() {
-        for part in apart_from_their_windows(&fresh, |(task, _)| task.id) {
-            grants.extend(claim_fresh(client, by, &part).await?);
-        }
-        // What was brought back before its first start waits for a time, and may be due.
-        recorded.extend(fresh.into_iter().map(|(_, request)| request));
+    let wanted = in_order(batch);
+    let rows = write(client, days, worker, claim, &wanted).await?;
+    if rows.is_empty() {
+        forget(client, claim).await?;
     }
-    recorded.retain(|request| !grants.contains_key(&start_of(request)));
-    recorded.sort_by_key(|request| start_of(request));
-    recorded.dedup_by_key(|request| start_of(request));
-    if !recorded.is_empty() {
-        grants.extend(claim_recorded(client, by, &recorded).await?);
+    let mut answers = vec![None; batch.len()];
+    for row in &rows {
+        let number: i64 = nth_column(row, 0)?;
+        let (index, request) = usize::try_from(number - 1)
+            .ok()
+            .and_then(|number| wanted.get(number).copied())
+            .ok_or_else(|| error::corrupt("a claim that nobody asked for"))?;
+        answers[index] = Some(claimed(row, request)?);
     }
-    if grants.is_empty() && !is_known(client, worker).await? {
-        return Err(StoreError::WorkerGone);
-    }
-    // A delivery that is in the batch twice is granted once.
-    Ok(batch
-        .iter()
-        .map(|request| grants.remove(&start_of(request)))
-        .collect())
+    Ok(answers)
 }
 
-fn start_of(request: &ClaimRequest) -> Start {
-    (request.delivered.id(), request.delivered.fence())
+/// The requests with their places, sorted by id, as all batches are, and each start once: what is in the batch twice is
+/// granted once.
+fn in_order(batch: &[ClaimRequest]) -> Vec<(usize, &ClaimRequest)> {
+    let mut wanted: Vec<(usize, &ClaimRequest)> = batch.iter().enumerate().collect();
+    wanted.sort_by_key(|(_, request)| (request.ready.id, request.ready.fence));
+    wanted.dedup_by_key(|(_, request)| (request.ready.id, request.ready.fence));
+    wanted
 }
 
-/// Divides a batch into new submissions, sorted by id, and tasks that are recorded. A submission with a `run_at` does
-/// not come through a lane; should one all the same, it is recorded here and taken for one that was.
-async fn sort_out<'a>(
+async fn write(
     client: &Client,
-    batch: &'a [ClaimRequest],
-) -> Result<(Vec<(&'a Submission, &'a ClaimRequest)>, Vec<&'a ClaimRequest>)> {
-    let (mut fresh, mut recorded, mut parked) = (Vec::new(), Vec::new(), Vec::new());
-    for request in batch {
-        match &request.delivered {
-            Delivered::Submission(task) if task.run_at.is_none() => fresh.push((task, request)),
-            Delivered::Submission(task) => {
-                parked.push(task.clone());
-                recorded.push(request);
-            }
-            Delivered::Ready(_) => recorded.push(request),
-        }
-    }
-    if !parked.is_empty() {
-        record::record(client, &parked).await?;
-    }
-    fresh.sort_by_key(|(task, _)| task.id);
-    fresh.dedup_by_key(|(task, _)| task.id);
-    Ok((fresh, recorded))
-}
-
-async fn claim_fresh(
-    client: &Client,
-    (worker, claim): (Uuid, Uuid),
-    fresh: &[&(&Submission, &ClaimRequest)],
-) -> Result<Grants> {
-    let mut c = Columns::default();
-    for (task, request) in fresh {
-        c.push(task);
-        // In place of the submitter's gaps, what the handler says.
-        let last = c.id.len() - 1;
-        c.max_attempts[last].get_or_insert(int(request.max_attempts));
-        c.timeout_us[last].get_or_insert(duration_us(request.timeout));
-    }
+    days: &Days,
+    worker: WorkerId,
+    claim: ClaimId,
+    wanted: &[(usize, &ClaimRequest)],
+) -> Result<Vec<Row>> {
+    let id: Vec<Uuid> = wanted.iter().map(|(_, it)| it.ready.id.as_uuid()).collect();
+    let fence: Vec<i32> = wanted.iter().map(|(_, it)| int(it.ready.fence)).collect();
+    let max_attempts: Vec<i32> = wanted.iter().map(|(_, it)| int(it.max_attempts)).collect();
+    let timeout_us: Vec<i64> = wanted.iter().map(|(_, it)| duration_us(it.timeout)).collect();
     let params: Params<'_> = &[
-        &worker,
-        &claim,
-        &c.id,
-        &c.previous,
-        &c.project,
-        &c.kind,
-        &c.queue,
-        &c.priority,
-        &c.payload,
-        &c.tags,
-        &c.max_attempts,
-        &c.timeout_us,
-        &c.created_at,
-        &c.fingerprint,
-        &c.traceparent,
+        &worker.as_uuid(),
+        &claim.as_uuid(),
+        &id,
+        &fence,
+        &max_attempts,
+        &timeout_us,
     ];
-    let rows = query(client, DOING, include_str!("../queries/tasks_claim.sql"), params).await?;
-    let payloads: HashMap<TaskId, &Json> = fresh.iter().map(|(task, _)| (task.id, &task.payload)).collect();
-    rows.iter().map(|row| grant(row, &payloads)).collect()
+    let sql = include_str!("../queries/tasks_claim.sql");
+    let rows = days.query(client, sql, &id, params).await;
+    rows.map_err(|e| error::hot(DOING, e))
 }
 
-async fn claim_recorded(
-    client: &mut Client,
-    (worker, claim): (Uuid, Uuid),
-    recorded: &[&ClaimRequest],
-) -> Result<Grants> {
-    let id: Vec<Uuid> = recorded.iter().map(|r| r.delivered.id().as_uuid()).collect();
-    let fence: Vec<i32> = recorded.iter().map(|r| int(r.delivered.fence())).collect();
-    let max_attempts: Vec<i32> = recorded.iter().map(|r| int(r.max_attempts)).collect();
-    let timeout_us: Vec<i64> = recorded.iter().map(|r| duration_us(r.timeout)).collect();
-    let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
-    let due: Params<'_> = &[&id, &fence];
-    let tasks: Params<'_> = &[&worker, &claim, &id, &fence, &max_attempts, &timeout_us];
-    // Pipelined: the second is sent without waiting for the answer to the first.
-    let (_, rows) = try_join(
-        query(&transaction, DOING, include_str!("../queries/due_take.sql"), due),
-        query(
-            &transaction,
-            DOING,
-            include_str!("../queries/tasks_claim_ready.sql"),
-            tasks,
-        ),
-    )
-    .await?;
-    transaction.commit().await.map_err(|e| error::hot(DOING, e))?;
-    let none = HashMap::new();
-    rows.iter().map(|row| grant(row, &none)).collect()
+/// A claim that got nothing leaves no note. Should this fail, it stays until the worker stops, and does no harm.
+async fn forget(client: &Client, claim: ClaimId) -> Result<()> {
+    let sql = include_str!("../queries/claims_forget.sql");
+    let forgotten = execute(client, sql, &[&vec![claim.as_uuid()]]).await;
+    forgotten.map(|_| ()).map_err(|e| error::hot(DOING, e))
 }
 
-/// A granted row. Its payload is the row's, or else that of the delivery.
-fn grant(row: &Row, payloads: &HashMap<TaskId, &Json>) -> Result<(Start, Claimed)> {
-    let id = TaskId::from(column::<Uuid>(row, "id")?);
-    let fence = count(column(row, "fence")?)?;
-    let payload = match column::<Option<String>>(row, "payload")? {
-        Some(text) => Json::from_trusted(text.into()).map_err(error::corrupt)?,
-        None => payloads
-            .get(&id)
-            .map(|&payload| payload.clone())
-            .ok_or_else(|| error::corrupt(format!("task {id} without a payload")))?,
-    };
-    let claimed = Claimed {
-        id,
-        fence,
-        attempt: count(column(row, "attempt")?)?,
-        max_attempts: count(column(row, "max_attempts")?)?,
-        timeout: duration(column(row, "timeout_us")?),
-        project: word(column(row, "project")?)?,
-        kind: word(column(row, "kind")?)?,
-        lane: Lane::new(word(column(row, "queue")?)?, word(column(row, "priority")?)?),
-        payload,
-        queued_at: column::<Instant>(row, "queued_at")?.0,
-        traceparent: column::<Option<&str>>(row, "traceparent")?.and_then(TraceParent::parse),
-    };
-    let started_before = fence
-        .checked_sub(1)
-        .ok_or_else(|| error::corrupt(format!("task {id} runs unstarted")))?;
-    Ok(((id, started_before), claimed))
-}
-
-async fn is_known(client: &Client, worker: WorkerId) -> Result<bool> {
-    let sql = include_str!("../queries/workers_exists.sql");
-    let rows = query(client, DOING, sql, &[&worker.as_uuid()]).await?;
-    rows.first()
-        .map_or(Ok(false), |row| row.try_get(0).map_err(error::corrupt))
+/// A granted row, and what the message said: kind and lane of a task never change.
+fn claimed(row: &Row, request: &ClaimRequest) -> Result<Claimed> {
+    let project: &str = nth_column(row, 4)?;
+    let payload: &str = nth_column(row, 7)?;
+    Ok(Claimed {
+        id: request.ready.id,
+        fence: request.ready.fence + 1,
+        attempt: count(nth_column(row, 1)?)?,
+        max_attempts: count(nth_column(row, 2)?)?,
+        timeout: duration(nth_column(row, 3)?),
+        project: word::<Project>(project)?,
+        kind: request.ready.kind.clone(),
+        lane: request.ready.lane.clone(),
+        payload: Json::from_trusted(bytes::Bytes::copy_from_slice(payload.as_bytes()))
+            .map_err(error::corrupt)?,
+        queued_at: nth_column::<Instant>(row, 5)?.0,
+        traceparent: nth_column::<Option<&str>>(row, 6)?.and_then(TraceParent::parse),
+    })
 }

@@ -1,6 +1,7 @@
 //! Completing: the outcome of an attempt is written, once, where the attempt is the current one.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     time::Duration,
 };
@@ -12,7 +13,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    hot::{column, query},
+    day::Days,
+    error,
+    hot::{Params, column, execute, query},
     values::{count, duration_us, int, word},
 };
 
@@ -32,7 +35,7 @@ struct Columns<'a> {
     delay_us: Vec<i64>,
     result: Vec<Option<&'a str>>,
     error: Vec<Option<String>>,
-    log: Vec<Option<String>>,
+    log: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Columns<'a> {
@@ -45,10 +48,19 @@ impl<'a> Columns<'a> {
         self.state.push(state.as_str());
         self.charged.push(charged);
         self.delay_us.push(duration_us(delay));
-        self.result.push(done.result.as_ref().map(Json::as_str));
+        self.result.push(result(done));
         self.error.push(done.error.as_deref().map(sanitize_text));
-        self.log.push(done.log.as_deref().map(sanitize_text));
+        self.log.push(log(done));
     }
+}
+
+fn result(done: &Completion) -> Option<&str> {
+    done.result.as_ref().map(Json::as_str)
+}
+
+fn log(done: &Completion) -> Option<Cow<'_, str>> {
+    let log = done.log.as_deref()?;
+    Some(Cow::Owned(sanitize_text(log)))
 }
 
 /// The state that a decision leads to, whether the attempt is charged, and after what delay the next may start.
@@ -67,14 +79,31 @@ fn start_of(done: &Completion) -> Start {
 }
 
 /// Writes a batch, and says of each completion whether it was written, now or before.
+///
+/// What succeeded is written last, and with it the claims are forgotten: a claim must not be while one of its tasks
+/// could still run.
 pub(crate) async fn complete(
     client: &Client,
+    days: &Days,
     worker: WorkerId,
     batch: &[Completion],
     released: &[ClaimId],
 ) -> Result<Vec<Completed>> {
-    let mut written = write(client, worker, batch, released).await?;
-    let mut answers: Vec<Option<State>> = batch.iter().map(|done| written.remove(&start_of(done))).collect();
+    let mut sorted: Vec<&Completion> = batch.iter().collect();
+    sorted.sort_by_key(|done| start_of(done));
+    sorted.dedup_by_key(|done| start_of(done));
+    let (succeeded, others): (Vec<&Completion>, Vec<&Completion>) =
+        sorted.into_iter().partition(|done| has_just_succeeded(done));
+    let mut written = match others.is_empty() {
+        true => HashMap::new(),
+        false => write(client, days, worker, &others).await?,
+    };
+    let all_succeeded = write_successes(client, days, worker, &succeeded, released).await? == succeeded.len();
+    let answer = |done: &Completion| match has_just_succeeded(done) {
+        true => all_succeeded.then_some(State::Succeeded),
+        false => written.remove(&start_of(done)),
+    };
+    let mut answers: Vec<Option<State>> = batch.iter().map(answer).collect();
     let missed: Vec<&Completion> = batch
         .iter()
         .zip(&answers)
@@ -94,40 +123,66 @@ pub(crate) async fn complete(
         .collect())
 }
 
+fn has_just_succeeded(done: &Completion) -> bool {
+    done.decision == Decision::Succeed && done.error.is_none()
+}
+
+/// Writes what succeeded, and forgets the claims; says how many were written, now and by this call.
+async fn write_successes(
+    client: &Client,
+    days: &Days,
+    worker: WorkerId,
+    succeeded: &[&Completion],
+    released: &[ClaimId],
+) -> Result<usize> {
+    let worker = worker.as_uuid();
+    let released: Vec<Uuid> = released.iter().copied().map(ClaimId::as_uuid).collect();
+    let written = match (succeeded.is_empty(), released.is_empty()) {
+        (true, true) => return Ok(0),
+        (true, false) => {
+            let sql = include_str!("../queries/claims_forget.sql");
+            execute(client, sql, &[&released]).await.map(|_| 0)
+        }
+        (false, _) => {
+            let id: Vec<Uuid> = succeeded.iter().map(|done| done.id.as_uuid()).collect();
+            let fence: Vec<i32> = succeeded.iter().map(|done| int(done.fence)).collect();
+            let result: Vec<Option<&str>> = succeeded.iter().map(|done| result(done)).collect();
+            let log: Vec<Option<Cow<'_, str>>> = succeeded.iter().map(|done| log(done)).collect();
+            let sql = include_str!("../queries/tasks_succeed.sql");
+            let params: Params<'_> = &[&worker, &id, &fence, &result, &log, &released];
+            days.execute(client, sql, &id, params).await
+        }
+    };
+    let written = written.map_err(|e| error::hot(DOING, e))?;
+    Ok(usize::try_from(written).unwrap_or(usize::MAX))
+}
+
 async fn write(
     client: &Client,
+    days: &Days,
     worker: WorkerId,
-    batch: &[Completion],
-    released: &[ClaimId],
+    sorted: &[&Completion],
 ) -> Result<HashMap<Start, State>> {
-    let mut sorted: Vec<&Completion> = batch.iter().collect();
-    sorted.sort_by_key(|done| start_of(done));
-    sorted.dedup_by_key(|done| start_of(done));
     let mut c = Columns::default();
     for done in sorted {
         c.push(done);
     }
-    let released: Vec<Uuid> = released.iter().copied().map(ClaimId::as_uuid).collect();
-    let rows = query(
-        client,
-        DOING,
-        include_str!("../queries/tasks_complete.sql"),
-        &[
-            &worker.as_uuid(),
-            &c.id,
-            &c.fence,
-            &c.attempt,
-            &c.outcome,
-            &c.state,
-            &c.charged,
-            &c.delay_us,
-            &c.result,
-            &c.error,
-            &c.log,
-            &released,
-        ],
-    )
-    .await?;
+    let params: Params<'_> = &[
+        &worker.as_uuid(),
+        &c.id,
+        &c.fence,
+        &c.attempt,
+        &c.outcome,
+        &c.state,
+        &c.charged,
+        &c.delay_us,
+        &c.result,
+        &c.error,
+        &c.log,
+    ];
+    let sql = include_str!("../queries/tasks_complete.sql");
+    let rows = days.query(client, sql, &c.id, params).await;
+    let rows = rows.map_err(|e| error::hot(DOING, e))?;
     rows.iter().map(start_and_state).collect()
 }
 

@@ -21,8 +21,9 @@ use crate::{
     workers,
 };
 
-/// How far behind the present the floor stays: the recorder may be so late with a task that was accepted before. What
-/// comes later than [`crate::record::LATE`], which is less, is found without the floor.
+/// How far behind the present the floor stays: the recorder may be so late with a task that was accepted before. Of what
+/// comes later than [`crate::record::LATE`], which is less, there is a note that takes the walk back to it: one row for
+/// a batch, so that a burst which the recorder works off for minutes costs a task nothing.
 const RECORDER_LAG_MAX: Duration = Duration::from_secs(60);
 
 /// How many tasks a stretch of the walk for the floor has: few enough for one statement, should all of them have to be
@@ -226,10 +227,13 @@ async fn republish(
     };
     let (events, found) = pass(client, &dispatched, sink).await?;
     let mut count = events.len();
-    let (floor, reached) = raise_floor(client, floor, latest).await?;
+    let late = LateRecords::read(client).await?;
+    let (bottom, reached) = raise_floor(client, late.bottom(floor), latest).await?;
+    late.pass(client, bottom).await?;
+    let floor = floor.max(bottom);
     if found < limit && reached {
         let from = walked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let from = from.map_or(floor, |from| from.max(floor));
+        let from = from.map_or(bottom, |from| from.max(bottom));
         let (more, stopped) = walk(client, &lanes, (from, latest), limit - found, sink).await?;
         *walked.lock().unwrap_or_else(PoisonError::into_inner) = stopped;
         count += more;
@@ -300,6 +304,43 @@ async fn walk(
         if began.elapsed() >= WALK_PASS_MAX {
             return Ok((count, Some(from)));
         }
+    }
+}
+
+/// The notes of batches that were recorded late, read before the walk: it sees the tasks of these.
+struct LateRecords {
+    ids: Vec<i64>,
+    oldest: Option<Timestamp>,
+}
+
+impl LateRecords {
+    async fn read(client: &Client) -> Result<Self> {
+        let sql = include_str!("../queries/late_list.sql");
+        let rows = bounded(REPUBLISHING, query(client, REPUBLISHING, sql, &[])).await?;
+        let (mut ids, mut oldest) = (Vec::with_capacity(rows.len()), None);
+        for row in &rows {
+            ids.push(column(row, "id")?);
+            let from = column::<Instant>(row, "created_from")?.0;
+            oldest = Some(oldest.map_or(from, |oldest: Timestamp| oldest.min(from)));
+        }
+        Ok(Self { ids, oldest })
+    }
+
+    /// Where the walk begins: at the floor, or below it where something was recorded late.
+    fn bottom(&self, floor: Timestamp) -> Timestamp {
+        self.oldest.map_or(floor, |oldest| oldest.min(floor))
+    }
+
+    /// Nothing waits that was created before `bottom`. Independent of the caller's floor, since each dispatcher has its
+    /// own.
+    async fn pass(&self, client: &Client, bottom: Timestamp) -> Result<()> {
+        if self.oldest.is_none_or(|oldest| oldest >= bottom) {
+            return Ok(());
+        }
+        let sql = include_str!("../queries/late_pass.sql");
+        let params: Params<'_> = &[&self.ids, &Instant(bottom)];
+        let passed = query(client, REPUBLISHING, sql, params);
+        bounded(REPUBLISHING, passed).await.map(|_| ())
     }
 }
 

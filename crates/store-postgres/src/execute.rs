@@ -35,7 +35,11 @@ impl Execute for PostgresStore {
             return Ok(Vec::new());
         }
         let mut connection = self.hot.get(DOING).await?;
-        let outcome = bounded(DOING, claim::claim(connection.client(), worker, claim, batch)).await;
+        let outcome = bounded(
+            DOING,
+            claim::claim(connection.client(), &self.days, worker, claim, batch),
+        )
+        .await;
         connection.settle(outcome)
     }
 
@@ -52,7 +56,7 @@ impl Execute for PostgresStore {
         let mut connection = self.hot.get(DOING).await?;
         let outcome = bounded(
             DOING,
-            complete::complete(connection.client(), worker, batch, released),
+            complete::complete(connection.client(), &self.days, worker, batch, released),
         )
         .await;
         connection.settle(outcome)

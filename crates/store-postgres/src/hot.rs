@@ -125,7 +125,23 @@ pub(crate) async fn query(
     run.await.map_err(|e| error::hot(doing, e))
 }
 
+/// Runs a statement that returns no rows, prepared once on each connection; says how many rows it wrote. The error is
+/// the driver's, for callers that distinguish.
+pub(crate) async fn execute(
+    client: &impl GenericClient,
+    sql: &'static str,
+    params: Params<'_>,
+) -> std::result::Result<u64, tokio_postgres::Error> {
+    let statement = client.prepare_cached(sql).await?;
+    client.execute(&statement, params).await
+}
+
 /// A column of a row.
 pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
     row.try_get(name).map_err(error::corrupt)
+}
+
+/// A column of a row by its place, for where there are many rows: a name is searched for in each.
+pub(crate) fn nth_column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
+    row.try_get(index).map_err(error::corrupt)
 }

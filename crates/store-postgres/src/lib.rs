@@ -7,6 +7,7 @@
 mod claim;
 mod complete;
 mod connect;
+mod day;
 mod dispatch;
 mod error;
 mod execute;
@@ -77,6 +78,7 @@ pub struct PostgresStore {
     seen: Mutex<HashSet<QueueName>>,
     /// How far the walk for lost messages has come, while it is not at its end.
     walked: Mutex<Option<Timestamp>>,
+    days: day::Days,
 }
 
 impl PostgresStore {
@@ -93,6 +95,7 @@ impl PostgresStore {
             unhurried: target.unhurried()?,
             seen: Mutex::default(),
             walked: Mutex::default(),
+            days: day::Days::default(),
         };
         let first = store.hot.get("connect to the database");
         match tokio::time::timeout(FIRST_CONNECTION_TIME_MAX, first).await {

@@ -116,7 +116,9 @@ async fn no_hot_statement_reads_a_whole_table_of_tasks() {
     let hot = |name: &str| {
         [
             "tasks_record",
+            "tasks_insert",
             "tasks_claim",
+            "tasks_succeed",
             "tasks_complete",
             "tasks_get",
             "tasks_fingerprints",
@@ -145,6 +147,17 @@ async fn no_hot_statement_reads_a_whole_table_of_tasks() {
         seen += 1;
     }
     assert!(seen >= 15, "only {seen} statements were looked at");
+    // By the key of the worker it would read all that this worker has claimed, and what it has claimed before.
+    for sql in [
+        include_str!("../queries/tasks_succeed.sql"),
+        include_str!("../queries/claims_forget.sql"),
+    ] {
+        let plan = plan(&store, sql).await.expect("explain");
+        assert!(
+            plan.contains("claims_pkey") && !plan.contains("claims_of_worker"),
+            "{plan}"
+        );
+    }
     let walk = plan(&store, include_str!("../queries/tasks_lock_lost.sql"))
         .await
         .expect("explain");

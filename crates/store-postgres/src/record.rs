@@ -1,6 +1,7 @@
 //! Recording: submissions become rows, each once.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     time::Duration,
 };
@@ -9,11 +10,14 @@ use async_trait::async_trait;
 use deadpool_postgres::Client;
 use forebay_core::{Fingerprint, QueueName, Submission, TaskId, sanitize_text};
 use forebay_store::{Record, Recorded, Reject, Result, queues_of};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::{
     PostgresStore,
-    hot::{bounded, column, query},
+    day::Days,
+    error,
+    hot::{Params, bounded, column, query},
     values::{Instant, array_literal, duration_us, int},
 };
 
@@ -26,43 +30,42 @@ pub(crate) const LATE: Duration = Duration::from_secs(30);
 /// How many queue names are remembered as known; past that they are inserted again and again, which is harmless.
 const SEEN_QUEUES_MAX: usize = 10_000;
 
-/// Submissions, sorted by id, as the arrays that a statement takes.
+/// Submissions, sorted by id, as the arrays that the statements take.
 #[derive(Default)]
-pub(crate) struct Columns<'a> {
-    pub(crate) id: Vec<Uuid>,
-    pub(crate) previous: Vec<Option<Uuid>>,
-    pub(crate) project: Vec<&'a str>,
-    pub(crate) kind: Vec<&'a str>,
-    pub(crate) queue: Vec<&'a str>,
-    pub(crate) priority: Vec<&'a str>,
-    pub(crate) payload: Vec<&'a str>,
-    pub(crate) tags: Vec<String>,
-    pub(crate) run_at: Vec<Option<Instant>>,
-    pub(crate) max_attempts: Vec<Option<i32>>,
-    pub(crate) timeout_us: Vec<Option<i64>>,
-    pub(crate) created_at: Vec<Instant>,
-    pub(crate) fingerprint: Vec<Option<Uuid>>,
-    pub(crate) traceparent: Vec<Option<&'a str>>,
+struct Columns<'a> {
+    id: Vec<Uuid>,
+    project: Vec<&'a str>,
+    kind: Vec<&'a str>,
+    queue: Vec<&'a str>,
+    priority: Vec<&'a str>,
+    payload: Vec<&'a str>,
+    tags: Vec<Cow<'static, str>>,
+    max_attempts: Vec<Option<i32>>,
+    timeout_us: Vec<Option<i64>>,
+    created_at: Vec<Instant>,
+    traceparent: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn push(&mut self, task: &'a Submission) {
-        self.id.push(task.id.as_uuid());
-        self.previous.push(task.id.previous_window().map(TaskId::as_uuid));
-        self.project.push(task.project.as_str());
-        self.kind.push(task.kind.as_str());
-        self.queue.push(task.lane.queue.as_str());
-        self.priority.push(task.lane.priority.as_str());
-        self.payload.push(task.payload.as_str());
-        self.tags.push(array_literal(&task.tags));
-        self.run_at.push(task.run_at.map(Instant));
-        self.max_attempts.push(task.max_attempts.map(int));
-        self.timeout_us.push(task.timeout.map(duration_us));
-        self.created_at.push(Instant(task.created_at));
-        self.fingerprint.push(task.fingerprint.map(uuid_of));
-        self.traceparent
-            .push(task.traceparent.as_ref().map(|trace| trace.as_str()));
+    fn of(tasks: &[&'a Submission]) -> Self {
+        Self {
+            id: tasks.iter().map(|task| task.id.as_uuid()).collect(),
+            project: tasks.iter().map(|task| task.project.as_str()).collect(),
+            kind: tasks.iter().map(|task| task.kind.as_str()).collect(),
+            queue: tasks.iter().map(|task| task.lane.queue.as_str()).collect(),
+            priority: tasks.iter().map(|task| task.lane.priority.as_str()).collect(),
+            payload: tasks.iter().map(|task| task.payload.as_str()).collect(),
+            tags: tasks.iter().map(|task| array_literal(&task.tags)).collect(),
+            max_attempts: tasks.iter().map(|task| task.max_attempts.map(int)).collect(),
+            timeout_us: tasks.iter().map(|task| task.timeout.map(duration_us)).collect(),
+            created_at: tasks.iter().map(|task| Instant(task.created_at)).collect(),
+            traceparent: tasks.iter().map(|task| traceparent(task)).collect(),
+        }
     }
+}
+
+fn traceparent(task: &Submission) -> Option<&str> {
+    task.traceparent.as_ref().map(|trace| trace.as_str())
 }
 
 fn uuid_of(fingerprint: Fingerprint) -> Uuid {
@@ -88,7 +91,7 @@ impl Record for PostgresStore {
                 )
                 .await?;
             }
-            record(connection.client(), batch).await
+            record(connection.client(), &self.days, batch).await
         };
         let outcome = bounded(DOING, work).await;
         if outcome.is_ok() {
@@ -136,10 +139,13 @@ impl PostgresStore {
 }
 
 /// Inserts a batch and says of each what became of it.
-pub(crate) async fn record(client: &Client, batch: &[Submission]) -> Result<Vec<Recorded>> {
+async fn record(client: &Client, days: &Days, batch: &[Submission]) -> Result<Vec<Recorded>> {
+    if batch.iter().all(looks_new) && insert_new(client, days, batch).await? {
+        return Ok(vec![Recorded::New; batch.len()]);
+    }
     let mut new = HashSet::new();
-    for part in apart_from_their_windows(batch, |task| task.id) {
-        new.extend(insert(client, part).await?);
+    for part in apart_from_their_windows(batch) {
+        new.extend(insert_unknown(client, &part).await?);
     }
     // The first of an id is the one that was inserted.
     let is_new: Vec<bool> = batch.iter().map(|task| new.remove(&task.id)).collect();
@@ -160,49 +166,84 @@ pub(crate) async fn record(client: &Client, batch: &[Submission]) -> Result<Vec<
         .collect())
 }
 
+/// Whether the submission is ready, and known only if it was delivered before, which is rare.
+fn looks_new(task: &Submission) -> bool {
+    task.run_at.is_none() && task.fingerprint.is_none() && task.id.previous_window().is_none()
+}
+
+/// Inserts submissions that look new; says whether they all were. Where one is known, nothing is inserted: a repeated
+/// delivery costs this statement, and the usual batch is spared what is done for it.
+async fn insert_new(client: &Client, days: &Days, batch: &[Submission]) -> Result<bool> {
+    let mut sorted: Vec<&Submission> = batch.iter().collect();
+    sorted.sort_by_key(|task| task.id);
+    let c = Columns::of(&sorted);
+    let (first, last) = (c.created_at.iter().min(), c.created_at.iter().max());
+    let params: Params<'_> = &[
+        &c.id,
+        &c.project,
+        &c.kind,
+        &c.queue,
+        &c.priority,
+        &c.payload,
+        &c.tags,
+        &c.max_attempts,
+        &c.timeout_us,
+        &c.created_at,
+        &c.traceparent,
+        &first,
+        &last,
+        &duration_us(LATE),
+    ];
+    let sql = include_str!("../queries/tasks_insert.sql");
+    match days.execute(client, sql, &c.id, params).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
+        Err(error) => Err(error::hot(DOING, error)),
+    }
+}
+
 /// Where a batch holds both a key's task of one day and that of the next, the later must come after the earlier, which
 /// it does not see in its own statement. Each part is sorted by id.
-pub(crate) fn apart_from_their_windows<T>(batch: &[T], id: impl Fn(&T) -> TaskId) -> Vec<Vec<&T>> {
-    let ids: HashSet<TaskId> = batch.iter().map(&id).collect();
-    let follows = |item: &&T| id(item).previous_window().is_some_and(|id| ids.contains(&id));
-    let (mut later, mut first): (Vec<&T>, Vec<&T>) = batch.iter().partition(follows);
-    first.sort_by_key(|item| id(item));
+fn apart_from_their_windows(batch: &[Submission]) -> Vec<Vec<&Submission>> {
+    let ids: HashSet<TaskId> = batch.iter().map(|task| task.id).collect();
+    let follows = |task: &&Submission| task.id.previous_window().is_some_and(|id| ids.contains(&id));
+    let (mut later, mut first): (Vec<&Submission>, Vec<&Submission>) = batch.iter().partition(follows);
+    first.sort_by_key(|task| task.id);
     // One at a time, oldest first: each may be the window before of another.
-    later.sort_by_key(|item| id(item));
+    later.sort_by_key(|task| task.id);
     std::iter::once(first)
-        .chain(later.into_iter().map(|item| vec![item]))
+        .chain(later.into_iter().map(|task| vec![task]))
         .filter(|part| !part.is_empty())
         .collect()
 }
 
-async fn insert(client: &Client, tasks: Vec<&Submission>) -> Result<Vec<TaskId>> {
-    let mut c = Columns::default();
-    for task in tasks {
-        c.push(task);
-    }
-    let rows = query(
-        client,
-        DOING,
-        include_str!("../queries/tasks_record.sql"),
-        &[
-            &c.id,
-            &c.previous,
-            &c.project,
-            &c.kind,
-            &c.queue,
-            &c.priority,
-            &c.payload,
-            &c.tags,
-            &c.run_at,
-            &c.max_attempts,
-            &c.timeout_us,
-            &c.created_at,
-            &c.fingerprint,
-            &c.traceparent,
-            &duration_us(LATE),
-        ],
-    )
-    .await?;
+/// Inserts those submissions that are not known, and answers with their ids.
+async fn insert_unknown(client: &Client, tasks: &[&Submission]) -> Result<Vec<TaskId>> {
+    let c = Columns::of(tasks);
+    let previous: Vec<Option<Uuid>> = tasks
+        .iter()
+        .map(|task| task.id.previous_window().map(TaskId::as_uuid))
+        .collect();
+    let run_at: Vec<Option<Instant>> = tasks.iter().map(|task| task.run_at.map(Instant)).collect();
+    let fingerprint: Vec<Option<Uuid>> = tasks.iter().map(|task| task.fingerprint.map(uuid_of)).collect();
+    let params: Params<'_> = &[
+        &c.id,
+        &previous,
+        &c.project,
+        &c.kind,
+        &c.queue,
+        &c.priority,
+        &c.payload,
+        &c.tags,
+        &run_at,
+        &c.max_attempts,
+        &c.timeout_us,
+        &c.created_at,
+        &fingerprint,
+        &c.traceparent,
+        &duration_us(LATE),
+    ];
+    let rows = query(client, DOING, include_str!("../queries/tasks_record.sql"), params).await?;
     rows.iter()
         .map(|row| column::<Uuid>(row, "id").map(TaskId::from))
         .collect()

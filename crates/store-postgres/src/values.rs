@@ -1,6 +1,6 @@
 //! How our values look to the database, through either driver.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
 use forebay_core::{Timestamp, from_unix_micros};
 use forebay_store::Result;
@@ -114,7 +114,10 @@ where
 }
 
 /// An array of texts in one text, since `unnest` can't take arrays of different lengths.
-pub(crate) fn array_literal(items: &[String]) -> String {
+pub(crate) fn array_literal(items: &[String]) -> Cow<'static, str> {
+    if items.is_empty() {
+        return Cow::Borrowed("{}");
+    }
     let mut literal = String::from("{");
     for (index, item) in items.iter().enumerate() {
         literal.push_str(if index == 0 { "\"" } else { ",\"" });
@@ -127,7 +130,7 @@ pub(crate) fn array_literal(items: &[String]) -> String {
         literal.push('"');
     }
     literal.push('}');
-    literal
+    Cow::Owned(literal)
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use forebay_core::{
     SystemClock, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
-    Admin, ClaimRequest, Claimed, Completed, Completion, Delivered, Dispatch, Execute, Heartbeat, Operate,
-    Read, ReadySink, Record, StoreError, TaskFilter,
+    Admin, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat, Operate, Read,
+    ReadySink, Record, StoreError, TaskFilter,
 };
 use forebay_store_postgres::{PostgresOptions, PostgresStore};
 use forebay_testkit::{postgres::Postgres, wait};
@@ -50,22 +50,22 @@ fn task() -> Submission {
     task_at(SystemClock.now())
 }
 
-fn wants(delivered: Delivered) -> ClaimRequest {
+fn wants(ready: Ready) -> ClaimRequest {
     ClaimRequest {
-        delivered,
+        ready,
         max_attempts: 5,
         timeout: Duration::from_secs(60),
     }
 }
 
-fn ready(task: &Submission, fence: u32) -> Delivered {
-    Delivered::Ready(Ready {
+fn ready(task: &Submission, fence: u32) -> Ready {
+    Ready {
         id: task.id,
         kind: task.kind.clone(),
         lane: task.lane.clone(),
         fence,
         lost: 0,
-    })
+    }
 }
 
 fn succeeded(claimed: &Claimed) -> Completion {
@@ -162,7 +162,7 @@ async fn an_empty_database_has_no_schema() {
         store.record(&[task()]).await.unwrap_err(),
     ] {
         assert!(
-            matches!(error, StoreError::Schema { found: 0, needed: 2 }),
+            matches!(error, StoreError::Schema { found: 0, needed: 3 }),
             "{error:?}"
         );
     }
@@ -321,6 +321,82 @@ async fn a_brought_back_task_keeps_its_day() {
     assert_eq!(store.get(old.id).await.unwrap().unwrap().state, State::Retrying);
 }
 
+/// A statement goes to the partition of its day where there is one, and must not miss a row where there is none, or
+/// where one comes meanwhile.
+#[tokio::test]
+async fn a_day_without_a_partition_is_served_too_and_one_that_gets_it() {
+    let (store, database) = shared().await;
+    let worker = worker(&store).await;
+    let old = Timestamp::from_second(SystemClock.now().as_second() - 10 * 24 * 3_600).unwrap();
+    let tasks = [task_at(old), task_at(old), task_at(old)];
+    store.record(&tasks).await.unwrap();
+    assert_eq!(sql(&database, "SELECT count(*) FROM tasks_default").await, "3");
+    let requests: Vec<ClaimRequest> = tasks.iter().map(|task| wants(ready(task, 0))).collect();
+    let mut running = Vec::new();
+    for (number, request) in requests.iter().enumerate() {
+        let claimed = store
+            .claim(worker, claim_id(), std::slice::from_ref(request))
+            .await
+            .unwrap();
+        running.push(claimed[0].clone().expect("granted"));
+        if number == 0 {
+            let create = "SELECT forebay_create_partitions(forebay_today() - 12, forebay_today() - 8)";
+            assert_eq!(sql(&database, create).await, "5");
+            assert_eq!(sql(&database, "SELECT count(*) FROM tasks_default").await, "0");
+        }
+    }
+    // One that never saw the day without its partition.
+    let port = Postgres::shared().await.port();
+    let other = migrated(format!("postgres://postgres@127.0.0.1:{port}/{database}")).await;
+    let done: Vec<Completion> = running.iter().map(succeeded).collect();
+    assert_eq!(
+        other.complete(worker, &done[..1], &[]).await.unwrap(),
+        [Completed::Applied(State::Succeeded)]
+    );
+    let rest = store.complete(worker, &done, &[]).await.unwrap();
+    assert_eq!(rest, [Completed::Applied(State::Succeeded); 3]);
+}
+
+/// A burst that the recorder works off late costs its tasks no rows beside their own, and is watched all the same.
+#[tokio::test]
+async fn what_is_recorded_late_costs_one_note_a_batch() {
+    let (store, database) = shared().await;
+    let worker = worker(&store).await;
+    let ago = |seconds: i64| Timestamp::from_second(SystemClock.now().as_second() - seconds).unwrap();
+    let tasks: Vec<Submission> = (0..100).map(|_| task_at(ago(300))).collect();
+    for batch in tasks.chunks(50) {
+        store.record(batch).await.unwrap();
+    }
+    assert_eq!(sql(&database, "SELECT count(*) FROM due").await, "0");
+    assert_eq!(sql(&database, "SELECT count(*) FROM late_records").await, "2");
+    let lane = Lane::new(QueueName::default(), Priority::Default);
+    let pass = |at: Timestamp| {
+        let (store, horizons) = (&store, [(lane.clone(), at)]);
+        async move {
+            store
+                .republish_lost(&horizons, ago(60), 1_000, &Open)
+                .await
+                .unwrap()
+        }
+    };
+    assert_eq!(pass(ago(200)).await.count, 0, "they were queued only now");
+    let now = store.now().await.unwrap();
+    let found = pass(now).await;
+    assert_eq!(found.count, 100);
+    assert!(found.floor >= ago(61), "the floor of this dispatcher is its own");
+    let requests: Vec<ClaimRequest> = tasks.iter().map(|task| wants(ready(task, 0))).collect();
+    store.claim(worker, claim_id(), &requests[1..]).await.unwrap();
+    pass(now).await;
+    assert_eq!(
+        sql(&database, "SELECT count(*) FROM late_records").await,
+        "2",
+        "one of them waits still"
+    );
+    store.claim(worker, claim_id(), &requests[..1]).await.unwrap();
+    pass(now).await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM late_records").await, "0");
+}
+
 #[tokio::test]
 async fn most_updates_stay_on_their_page() {
     let (store, database) = shared().await;
@@ -330,10 +406,7 @@ async fn most_updates_stay_on_their_page() {
         store.record(batch).await.unwrap();
     }
     for batch in tasks.chunks(100) {
-        let requests: Vec<ClaimRequest> = batch
-            .iter()
-            .map(|task| wants(Delivered::Submission(task.clone())))
-            .collect();
+        let requests: Vec<ClaimRequest> = batch.iter().map(|task| wants(ready(task, 0))).collect();
         let claim = claim_id();
         let claimed: Vec<Claimed> = store
             .claim(worker, claim, &requests)
@@ -459,13 +532,7 @@ async fn play(store: Arc<PostgresStore>, tasks: Arc<Vec<Submission>>, player: us
         let requests: Vec<ClaimRequest> = order
             .iter()
             .take(30)
-            .map(|&task| {
-                wants(if fence == 0 {
-                    Delivered::Submission(task.clone())
-                } else {
-                    ready(task, fence)
-                })
-            })
+            .map(|&task| wants(ready(task, fence)))
             .collect();
         let claim = claim_id();
         let claimed = insist(|| store.claim(worker, claim, &requests)).await;

@@ -1,23 +1,23 @@
-//! Claiming deliveries.
+//! Claiming what became ready.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use forebay_core::{Json, Submission, Timestamp, WorkerId};
-use forebay_store::{ClaimRequest, Claimed, Delivered, Result, StoreError};
+use forebay_core::{Json, TaskId, Timestamp, WorkerId};
+use forebay_store::{ClaimRequest, Claimed, Result, StoreError};
+use serde_json::{Value, json};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     SqliteStore,
     error::failed,
-    record::{insert, known_fingerprint, note_queues},
-    row::{Fields, micros_of, micros_of_duration},
+    row::{Fields, hex, micros_of, micros_of_duration, to_json},
     workers::is_known,
 };
 
 const CLAIM: &str = include_str!("../queries/claim.sql");
 const DOING: &str = "claim tasks";
 
-/// Claims a batch in one transaction.
+/// Claims a batch in one statement: each is a way to the thread of the connection and back.
 pub(crate) async fn claim(
     store: &SqliteStore,
     worker: WorkerId,
@@ -29,71 +29,45 @@ pub(crate) async fn claim(
         return Err(StoreError::WorkerGone);
     }
     let now = store.clock_now();
-    let mut answers = Vec::with_capacity(batch.len());
-    let mut granted = HashSet::new();
-    for request in batch {
-        // The same claim is granted as often as it is asked for, but a batch that names a task twice must not make
-        // the worker run it twice.
-        let answer = if granted.contains(&request.delivered.id()) {
-            None
-        } else {
-            claim_one(&mut tx, worker, request, now).await?
-        };
-        granted.extend(answer.as_ref().map(|it| it.id));
-        answers.push(answer);
+    let mut answers = vec![None; batch.len()];
+    // The first of those that ask for a start: a batch that names a task twice must not make the worker run it twice.
+    let mut places = HashMap::with_capacity(batch.len());
+    for (index, request) in batch.iter().enumerate() {
+        places
+            .entry((request.ready.id, request.ready.fence + 1))
+            .or_insert(index);
+    }
+    for row in claim_all(&mut tx, worker, batch, now).await? {
+        let (id, fence): (TaskId, u32) = (Fields(&row).task_id()?, Fields(&row).get("fence")?);
+        let &index = places
+            .get(&(id, fence))
+            .ok_or_else(|| StoreError::Corrupt(format!("task {id} was not asked for")))?;
+        answers[index] = Some(claimed(&row, &batch[index])?);
     }
     tx.commit().await?;
     Ok(answers)
 }
 
-async fn claim_one(
+async fn claim_all(
     tx: &mut SqliteConnection,
     worker: WorkerId,
-    request: &ClaimRequest,
+    batch: &[ClaimRequest],
     now: Timestamp,
-) -> Result<Option<Claimed>> {
-    if let Some(claimed) = claim_recorded(tx, worker, request, now).await? {
-        return Ok(Some(claimed));
-    }
-    match &request.delivered {
-        Delivered::Submission(task) if insert_unrecorded(tx, task, now).await? => {
-            claim_recorded(tx, worker, request, now).await
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Inserts a submission that comes before the recorder; says whether it did.
-async fn insert_unrecorded(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<bool> {
-    if let Some(before) = task.id.previous_window()
-        && known_fingerprint(tx, before).await?.is_some()
-    {
-        return Ok(false);
-    }
-    let inserted = insert(tx, task, now).await?;
-    if inserted {
-        note_queues(tx, std::slice::from_ref(&task.lane.queue), now).await?;
-    }
-    Ok(inserted)
-}
-
-async fn claim_recorded(
-    tx: &mut SqliteConnection,
-    worker: WorkerId,
-    request: &ClaimRequest,
-    now: Timestamp,
-) -> Result<Option<Claimed>> {
-    let row = sqlx::query(CLAIM)
-        .bind(request.delivered.id().as_uuid())
-        .bind(request.delivered.fence())
+) -> Result<Vec<SqliteRow>> {
+    let requests: Vec<Value> = batch
+        .iter()
+        .map(|it| {
+            let timeout = micros_of_duration(it.timeout);
+            json!([hex(it.ready.id), it.ready.fence, it.max_attempts, timeout])
+        })
+        .collect();
+    sqlx::query(CLAIM)
+        .bind(to_json(&requests)?)
         .bind(worker.as_uuid())
         .bind(micros_of(now))
-        .bind(request.max_attempts)
-        .bind(micros_of_duration(request.timeout))
-        .fetch_optional(tx)
+        .fetch_all(tx)
         .await
-        .map_err(failed(DOING))?;
-    row.map(|row| claimed(&row, request)).transpose()
+        .map_err(failed(DOING))
 }
 
 fn claimed(row: &SqliteRow, request: &ClaimRequest) -> Result<Claimed> {

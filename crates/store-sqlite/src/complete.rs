@@ -1,17 +1,19 @@
 //! Writing outcomes.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use forebay_core::{AttemptError, Decision, State, Timestamp, WorkerId, sanitize_text};
+use forebay_core::{AttemptError, Decision, State, TaskId, Timestamp, WorkerId, sanitize_text};
 use forebay_store::{Completed, Completion, Result};
+use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use crate::{
     SqliteStore,
     error::failed,
-    row::{Fields, micros_of, to_json},
+    row::{Fields, hex, micros_of, to_json},
 };
 
+const SUCCEED: &str = include_str!("../queries/succeed.sql");
 const COMPLETE: &str = include_str!("../queries/complete.sql");
 const COMPLETED_BEFORE: &str = include_str!("../queries/completed_before.sql");
 const DOING: &str = "write outcomes";
@@ -27,12 +29,53 @@ pub(crate) async fn complete(
     }
     let mut tx = store.begin(DOING).await?;
     let now = store.clock_now();
+    let succeeded = succeed(&mut tx, worker, batch, now).await?;
     let mut answers = Vec::with_capacity(batch.len());
     for completion in batch {
-        answers.push(complete_one(&mut tx, worker, completion, now).await?);
+        let is_written = succeeded.contains(&(completion.id, completion.fence));
+        answers.push(match (has_just_succeeded(completion), is_written) {
+            (true, true) => Completed::Applied(State::Succeeded),
+            (true, false) => completed_before(&mut tx, worker, completion).await?,
+            (false, _) => complete_one(&mut tx, worker, completion, now).await?,
+        });
     }
     tx.commit().await?;
     Ok(answers)
+}
+
+fn has_just_succeeded(completion: &Completion) -> bool {
+    completion.decision == Decision::Succeed && completion.error.is_none()
+}
+
+/// Writes all that succeeded in one statement, and says which were written.
+async fn succeed(
+    tx: &mut SqliteConnection,
+    worker: WorkerId,
+    batch: &[Completion],
+    now: Timestamp,
+) -> Result<HashSet<(TaskId, u32)>> {
+    let succeeded: Vec<Value> = batch
+        .iter()
+        .filter(|it| has_just_succeeded(it))
+        .map(|it| {
+            let result = it.result.as_ref().map(|json| json.as_str());
+            let log = it.log.as_deref().map(sanitize_text);
+            json!([hex(it.id), it.fence, result, log])
+        })
+        .collect();
+    if succeeded.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = sqlx::query(SUCCEED)
+        .bind(to_json(&succeeded)?)
+        .bind(worker.as_uuid())
+        .bind(micros_of(now))
+        .fetch_all(tx)
+        .await
+        .map_err(failed(DOING))?;
+    rows.iter()
+        .map(|row| Ok((Fields(row).task_id()?, Fields(row).get("fence")?)))
+        .collect()
 }
 
 /// What a decision leads to: the state, how many attempts are given back, and how long to wait.

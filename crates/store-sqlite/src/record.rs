@@ -1,16 +1,21 @@
 //! Recording accepted tasks.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use forebay_core::{Fingerprint, QueueName, Submission, TaskId, Timestamp};
 use forebay_store::{Record, Recorded, Reject, Result, queues_of};
+use serde_json::json;
 use sqlx::SqliteConnection;
 
 use crate::{
     SqliteStore,
     error::failed,
-    row::{Fields, micros_of, micros_of_duration, to_json},
+    row::{Fields, hex, micros_of, micros_of_duration, to_json},
 };
 
+const INSERT_TASKS: &str = include_str!("../queries/insert_tasks.sql");
+const INSERT_PAYLOADS: &str = include_str!("../queries/insert_payloads.sql");
 const INSERT_TASK: &str = include_str!("../queries/insert_task.sql");
 const INSERT_PAYLOAD: &str = include_str!("../queries/insert_payload.sql");
 const FINGERPRINT: &str = include_str!("../queries/fingerprint.sql");
@@ -26,10 +31,11 @@ impl Record for SqliteStore {
         }
         let mut tx = self.begin(DOING).await?;
         let now = self.clock_now();
-        let mut answers = Vec::with_capacity(batch.len());
-        for task in batch {
-            answers.push(record_one(&mut tx, task, now).await?);
-        }
+        let answers = if batch.iter().all(looks_new) {
+            record_new(&mut tx, batch, now).await?
+        } else {
+            record_keyed(&mut tx, batch, now).await?
+        };
         note_queues(&mut tx, &queues_of(batch), now).await?;
         tx.commit().await?;
         Ok(answers)
@@ -51,6 +57,81 @@ impl Record for SqliteStore {
         }
         tx.commit().await
     }
+}
+
+/// Whether the submission is known only if it was delivered before: it has no key.
+fn looks_new(task: &Submission) -> bool {
+    task.fingerprint.is_none() && task.id.previous_window().is_none()
+}
+
+async fn record_new(
+    tx: &mut SqliteConnection,
+    batch: &[Submission],
+    now: Timestamp,
+) -> Result<Vec<Recorded>> {
+    let mut new = insert_all(tx, batch, now).await?;
+    let mut answers = Vec::with_capacity(batch.len());
+    for task in batch {
+        // The first of an id is the one that was inserted.
+        answers.push(match new.remove(&task.id) {
+            true => Recorded::New,
+            false => judge(task, known_fingerprint(tx, task.id).await?.flatten()),
+        });
+    }
+    Ok(answers)
+}
+
+/// One by one and the oldest first, since what a key named in the window before may be in the same batch.
+async fn record_keyed(
+    tx: &mut SqliteConnection,
+    batch: &[Submission],
+    now: Timestamp,
+) -> Result<Vec<Recorded>> {
+    let mut order: Vec<usize> = (0..batch.len()).collect();
+    order.sort_by_key(|&index| batch[index].id);
+    let mut answers = vec![Recorded::New; batch.len()];
+    for index in order {
+        answers[index] = record_one(tx, &batch[index], now).await?;
+    }
+    Ok(answers)
+}
+
+/// Inserts those of a batch that are not known, in two statements, and says which they were.
+async fn insert_all(
+    tx: &mut SqliteConnection,
+    batch: &[Submission],
+    now: Timestamp,
+) -> Result<HashSet<TaskId>> {
+    let (mut tasks, mut payloads) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for task in batch {
+        let id = hex(task.id);
+        payloads.push(json!([id, task.payload.as_str()]));
+        tasks.push(json!([
+            id,
+            task.project.as_str(),
+            task.kind.as_str(),
+            task.lane.queue.as_str(),
+            task.lane.priority.as_str(),
+            task.max_attempts,
+            task.timeout.map(micros_of_duration),
+            task.run_at.map(micros_of),
+            micros_of(task.created_at),
+            to_json(&task.tags)?,
+            task.traceparent.as_ref().map(|trace| trace.as_str()),
+        ]));
+    }
+    let rows = sqlx::query(INSERT_TASKS)
+        .bind(to_json(&tasks)?)
+        .bind(micros_of(now))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+    sqlx::query(INSERT_PAYLOADS)
+        .bind(to_json(&payloads)?)
+        .execute(tx)
+        .await
+        .map_err(failed(DOING))?;
+    rows.iter().map(|row| Fields(row).task_id()).collect()
 }
 
 async fn record_one(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<Recorded> {
@@ -75,10 +156,7 @@ fn judge(task: &Submission, known: Option<Fingerprint>) -> Recorded {
 }
 
 /// Whether there is a task of this id, and what its key's request was.
-pub(crate) async fn known_fingerprint(
-    tx: &mut SqliteConnection,
-    id: TaskId,
-) -> Result<Option<Option<Fingerprint>>> {
+async fn known_fingerprint(tx: &mut SqliteConnection, id: TaskId) -> Result<Option<Option<Fingerprint>>> {
     let row = sqlx::query(FINGERPRINT)
         .bind(id.as_uuid())
         .fetch_optional(tx)
@@ -88,7 +166,7 @@ pub(crate) async fn known_fingerprint(
 }
 
 /// Inserts a task unless its id is known; says whether it did.
-pub(crate) async fn insert(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<bool> {
+async fn insert(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<bool> {
     let seq: Option<i64> = sqlx::query_scalar(INSERT_TASK)
         .bind(task.id.as_uuid())
         .bind(task.project.as_str())
@@ -119,11 +197,7 @@ pub(crate) async fn insert(tx: &mut SqliteConnection, task: &Submission, now: Ti
 }
 
 /// Makes queues known that were not.
-pub(crate) async fn note_queues(
-    tx: &mut SqliteConnection,
-    queues: &[QueueName],
-    now: Timestamp,
-) -> Result<()> {
+async fn note_queues(tx: &mut SqliteConnection, queues: &[QueueName], now: Timestamp) -> Result<()> {
     for queue in queues {
         sqlx::query(NOTE_QUEUE)
             .bind(queue.as_str())

@@ -20,6 +20,11 @@ pub(crate) fn micros_of_duration(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// An id in the JSON of a batch, as `unhex` reads it.
+pub(crate) fn hex(id: TaskId) -> String {
+    id.as_uuid().simple().to_string()
+}
+
 /// Writes what has a JSON form for certain: numbers, strings and lists of them.
 pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| StoreError::Corrupt(format!("has no JSON form: {e}")))

@@ -65,7 +65,6 @@ macro_rules! store_conformance {
             ]
             claim: [
                 a_queued_task_is_granted,
-                an_unrecorded_submission_is_inserted,
                 a_due_task_is_granted_before_it_is_dispatched,
                 a_task_that_is_not_due_is_turned_away,
                 a_task_that_runs_elsewhere_is_turned_away,

@@ -2,64 +2,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_core::{
-    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, Submission, TaskId, Timestamp,
-    TraceParent, WorkerId, WorkerInfo,
+    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, TaskId, Timestamp, TraceParent,
+    WorkerId, WorkerInfo,
 };
 
 use crate::Result;
 
-/// What a delivery from a lane says.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Delivered {
-    /// A new task, all of it: it may come before the recorder.
-    Submission(Submission),
-    /// A recorded task that became ready.
-    Ready(Ready),
-}
-
-impl Delivered {
-    /// Which task.
-    #[must_use]
-    pub fn id(&self) -> TaskId {
-        match self {
-            Self::Submission(task) => task.id,
-            Self::Ready(task) => task.id,
-        }
-    }
-
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> &Kind {
-        match self {
-            Self::Submission(task) => &task.kind,
-            Self::Ready(task) => &task.kind,
-        }
-    }
-
-    /// Its lane.
-    #[must_use]
-    pub fn lane(&self) -> &Lane {
-        match self {
-            Self::Submission(task) => &task.lane,
-            Self::Ready(task) => &task.lane,
-        }
-    }
-
-    /// How often the task had been started when this was published.
-    #[must_use]
-    pub fn fence(&self) -> u32 {
-        match self {
-            Self::Submission(_) => 0,
-            Self::Ready(task) => task.fence,
-        }
-    }
-}
-
-/// A delivery that a worker wants to run, with what its handler says where the task does not.
+/// A task that a worker was told is ready and wants to run, with what its handler says where the task does not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimRequest {
-    /// The delivery.
-    pub delivered: Delivered,
+    /// What the lane delivered.
+    pub ready: Ready,
     /// The handler's number of attempts; written where the task has none.
     pub max_attempts: u32,
     /// The handler's timeout; written where the task has none.
@@ -154,9 +107,7 @@ pub trait Execute: Send + Sync + 'static {
     /// Claims a batch as [`forebay_core::Lifecycle::claim`] does, atomically with a note of who runs it. One
     /// answer for each request, in order; `None` where it was turned away. Waits for rows that others hold.
     /// A call whose answer was lost may be made again with the same `claim`. The batch may hold an id twice.
-    ///
-    /// A submission that is not recorded yet is inserted. Where a submission has an idempotency key, the recorded
-    /// task's payload counts, not the delivery's, and a task of the window before turns it away.
+    /// A task that is not recorded is turned away: what a lane delivers was recorded before it was published.
     ///
     /// # Errors
     /// [`crate::StoreError::WorkerGone`] where the worker was declared dead: nothing was claimed.

@@ -16,9 +16,7 @@ use async_trait::async_trait;
 use forebay_core::{Lane, QueueName, Ready, Submission, TaskEvent, Timestamp};
 
 pub use error::{Result, StoreError};
-pub use execute::{
-    ClaimRequest, Claimed, Completed, Completion, Delivered, Execute, Heartbeat, HeartbeatReply,
-};
+pub use execute::{ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply};
 pub use read::{Changed, Operate, Page, PageToken, QueueCounts, Read, Rejects, SetAside, TaskFilter};
 
 /// Everything a store does.
@@ -31,7 +29,7 @@ impl<T: Record + Execute + Dispatch + Read + Operate + Admin> Store for T {}
 pub enum Recorded {
     /// It is a new task.
     New,
-    /// The task was known: a repeated delivery, a claim that came first, or a repeated idempotency key.
+    /// The task was known: a repeated delivery, or a repeated idempotency key.
     Duplicate,
     /// Its idempotency key already names a task with another request. It was dropped.
     Conflict,
@@ -54,7 +52,8 @@ pub trait Record: Send + Sync + 'static {
     /// Inserts accepted tasks; knows those it has. One result for each, in order. A submission whose id is that
     /// of an idempotency key counts as known, too, if its key named a task in the window before.
     ///
-    /// A submission with a `run_at` becomes `scheduled`, any other `queued`. Queues that were not seen before
+    /// A submission with a `run_at` becomes `scheduled`, any other `queued` since now. Whoever records publishes a
+    /// message for each that is queued *afterwards*: so a message is never older than what it speaks of. Queues that were not seen before
     /// become known. The batch may hold an id twice.
     async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>>;
 

@@ -161,6 +161,12 @@ impl Nats {
         self.running()?.signal(Signal::SIGCONT)
     }
 
+    /// The number of its process, while it runs.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// What it logged since it was first started.
     #[must_use]
     pub fn log(&self) -> String {

@@ -52,6 +52,8 @@ pub struct Postgres {
     durable: bool,
     /// What its programs have in their environment.
     env: Vec<(String, String)>,
+    /// Settings beyond those of every server here.
+    settings: Vec<String>,
     running: Option<Running>,
     folder: TempDir,
     programs: PathBuf,
@@ -65,7 +67,15 @@ impl Postgres {
     /// # Errors
     /// Where it does not start, or is not installed.
     pub async fn start() -> Result<Self> {
-        Self::start_with(true, Vec::new()).await
+        Self::start_with(true, Vec::new(), &[]).await
+    }
+
+    /// The same, with these settings, such as `shared_buffers=1GB`, beyond or in place of those of every server here.
+    ///
+    /// # Errors
+    /// Where it does not start, or is not installed.
+    pub async fn start_tuned(settings: &[&str]) -> Result<Self> {
+        Self::start_with(true, Vec::new(), settings).await
     }
 
     /// The same, with these variables in its environment: a false clock, say.
@@ -73,7 +83,7 @@ impl Postgres {
     /// # Errors
     /// Where it does not start, or is not installed.
     pub async fn start_in(env: Vec<(String, String)>) -> Result<Self> {
-        Self::start_with(true, env).await
+        Self::start_with(true, env, &[]).await
     }
 
     /// Starts a server that leaves syncing to the kernel. A crash of the server loses nothing all the same.
@@ -81,7 +91,7 @@ impl Postgres {
     /// # Errors
     /// Where it does not start, or is not installed.
     pub async fn fast() -> Result<Self> {
-        Self::start_with(false, Vec::new()).await
+        Self::start_with(false, Vec::new(), &[]).await
     }
 
     /// One fast server for all tests of this process. Take a database each, by [`Self::fresh_database`].
@@ -95,7 +105,7 @@ impl Postgres {
             .await
     }
 
-    async fn start_with(durable: bool, env: Vec<(String, String)>) -> Result<Self> {
+    async fn start_with(durable: bool, env: Vec<(String, String)>, settings: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("forebay-postgres-").tempdir()?;
         let user = unprivileged_user()?;
         if let Some((uid, gid)) = user {
@@ -105,6 +115,7 @@ impl Postgres {
             port: 0,
             durable,
             env,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             running: None,
             folder,
             programs: find_programs()?,
@@ -328,7 +339,8 @@ impl Postgres {
         let settings = SETTINGS
             .iter()
             .chain(if self.durable { &[] } else { FAST.as_slice() })
-            .copied();
+            .copied()
+            .chain(self.settings.iter().map(String::as_str));
         let mut arguments = vec!["-D".into(), self.folder.path().join("data").into_os_string()];
         for setting in settings.chain([port.as_str()]) {
             arguments.extend(["-c".into(), setting.into()]);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use forebay_broker::{Acknowledge, Delivery, Message, Token, Undecodable};
-use forebay_store::{Delivered, Reject, StoreError};
+use forebay_core::{Ready, Submission};
+use forebay_store::{Reject, StoreError};
 use tracing::{debug, error, warn};
 
 use super::{
@@ -42,7 +43,7 @@ impl Executor {
                 continue;
             };
             // Its slot, if it has one, is free again while it is held.
-            let cell = self.bulkheads.cell(&waiting.delivered);
+            let cell = self.bulkheads.cell(&waiting.ready);
             let Some(place) = self.bulkheads.place(&cell) else {
                 self.held.add(cell, waiting);
                 continue;
@@ -57,7 +58,7 @@ impl Executor {
 
     /// What comes once more of a start that this worker has already needs no room.
     fn unless_here(&mut self, mut waiting: Waiting, done: &mut Receipts) -> Option<Waiting> {
-        match self.running.is_claimed(start_of(&waiting.delivered)) {
+        match self.running.is_claimed(start_of(&waiting.ready)) {
             Some(true) => done.add(&waiting.acks, waiting.token),
             Some(false) => self.parked.add(&waiting.acks, waiting.token, Then::HandBack),
             None if self.held.renew(&mut waiting) => done.add(&waiting.acks, waiting.token),
@@ -68,6 +69,9 @@ impl Executor {
 
     /// Where a bulkhead has room again, what is held for it comes before what is new.
     pub(super) fn start_held(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
         let mut done = Receipts::default();
         for cell in self.held.cells() {
             while let Some(place) = self.bulkheads.place(&cell) {
@@ -87,13 +91,13 @@ impl Executor {
     /// What this worker does not hold yet waits to be claimed.
     fn take_on(&mut self, waiting: Waiting, slot: Taken, place: Place, done: &mut Receipts) {
         let Waiting {
-            delivered,
+            ready,
             registered,
             acks,
             token,
             published_at,
         } = waiting;
-        match self.running.admit(start_of(&delivered), &delivered.lane().queue) {
+        match self.running.admit(start_of(&ready), &ready.lane.queue) {
             Admitted::Claimed => done.add(&acks, token),
             Admitted::Claiming => self.parked.add(&acks, token, Then::HandBack),
             Admitted::New(stop) => {
@@ -106,7 +110,7 @@ impl Executor {
                     token,
                     published_at,
                 };
-                self.waiting.add(delivered, candidate);
+                self.waiting.add(ready, candidate);
             }
         }
     }
@@ -119,22 +123,22 @@ impl Executor {
             token,
         } = delivery;
         let acks = Arc::clone(acks);
-        let delivered = match message {
-            Ok(Message::Submission(task)) => Delivered::Submission(task),
-            Ok(Message::Ready(task)) => Delivered::Ready(task),
+        let ready = match message {
+            Ok(Message::Ready(ready)) => ready,
+            Ok(Message::Submission(task)) => recorded(task),
             Err(undecodable) => {
                 let set_aside = set_aside(Arc::clone(&self.shared), undecodable, acks, token);
                 self.chores.spawn(set_aside);
                 return None;
             }
         };
-        let Some(registered) = self.shared.handlers.get(delivered.kind()).map(Arc::clone) else {
-            let then = self.note_unknown(&delivered);
+        let Some(registered) = self.shared.handlers.get(&ready.kind).map(Arc::clone) else {
+            let then = self.note_unknown(&ready);
             self.parked.add(&acks, token, then);
             return None;
         };
         Some(Waiting {
-            delivered,
+            ready,
             registered,
             acks,
             token,
@@ -145,16 +149,16 @@ impl Executor {
     /// A kind that has no handler here may have one elsewhere, so its task is handed back once. When it comes again, it
     /// is left to the store: a broker delivers again before it delivers what is new, and keeps what comes after a
     /// message that nobody takes.
-    fn note_unknown(&mut self, delivered: &Delivered) -> Then {
+    fn note_unknown(&mut self, ready: &Ready) -> Then {
         let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
-        if room && self.unknown_kinds.insert(delivered.kind().clone()) {
-            let kind = delivered.kind();
+        let kind = &ready.kind;
+        if room && self.unknown_kinds.insert(kind.clone()) {
             warn!(%kind, "no handler here; such tasks are left to other workers of the queue");
         }
         if self.handed_back.len() >= HANDED_BACK_MAX {
             self.handed_back.clear();
         }
-        if self.handed_back.insert(start_of(delivered)) {
+        if self.handed_back.insert(start_of(ready)) {
             Then::HandBack
         } else {
             Then::LeaveToStore
@@ -162,41 +166,51 @@ impl Executor {
     }
 }
 
-/// Sets a message aside that nobody can decode. Submissions reach the recorder as well, which does that for them.
+/// Lanes carry no submissions. One that is there all the same is claimed like any task if it is recorded, and else
+/// turned away: the recorder has its own copy.
+fn recorded(task: Submission) -> Ready {
+    Ready {
+        id: task.id,
+        kind: task.kind,
+        lane: task.lane,
+        fence: 0,
+        lost: 0,
+    }
+}
+
+/// Sets a message aside that nobody can decode.
 async fn set_aside(shared: Arc<Shared>, message: Undecodable, acks: Arc<dyn Acknowledge>, token: Token) {
     let mut receipts = Receipts::default();
     receipts.add(&acks, token);
-    if !message.subject.starts_with("submit.") {
-        let Undecodable {
-            subject,
-            body,
-            reason,
-        } = message;
-        warn!(subject, reason, "a message is set aside: nobody can decode it");
-        let rejects = [Reject {
-            subject,
-            body,
-            reason,
-        }];
-        let kept = shared.store.set_aside(&rejects);
-        match within(STORE_CALL_MAX, "set aside messages", kept).await {
-            Ok(()) => {}
-            Err(refused @ StoreError::Refused { .. }) => {
-                // Nothing else can be done with it, and it would come for ever.
-                error!(
-                    subject = rejects[0].subject,
-                    error = chain(&refused),
-                    "a message is dropped: the store won't keep it"
-                );
-            }
-            Err(error) => {
-                debug!(error = chain(&error), "setting a message aside failed");
-                tokio::time::sleep(shared.options.intake.unknown_kind_pause).await;
-                receipts.hand_back().await;
-                return;
-            }
+    let Undecodable {
+        subject,
+        body,
+        reason,
+    } = message;
+    warn!(subject, reason, "a message is set aside: nobody can decode it");
+    let rejects = [Reject {
+        subject,
+        body,
+        reason,
+    }];
+    let kept = shared.store.set_aside(&rejects);
+    match within(STORE_CALL_MAX, "set aside messages", kept).await {
+        Ok(()) => {}
+        Err(refused @ StoreError::Refused { .. }) => {
+            // Nothing else can be done with it, and it would come for ever.
+            error!(
+                subject = rejects[0].subject,
+                error = chain(&refused),
+                "a message is dropped: the store won't keep it"
+            );
         }
-        shared.metrics.undecodable_message();
+        Err(error) => {
+            debug!(error = chain(&error), "setting a message aside failed");
+            tokio::time::sleep(shared.options.intake.unknown_kind_pause).await;
+            receipts.hand_back().await;
+            return;
+        }
     }
+    shared.metrics.undecodable_message();
     receipts.ack().await;
 }

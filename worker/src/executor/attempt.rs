@@ -1,18 +1,25 @@
 //! One attempt at a task: runs its handler under a timeout, and decides what becomes of the task.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, future::poll_fn, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
 
 use forebay_core::{ClaimId, Decision, Json, Outcome, RUN_AT_AHEAD_MAX, WorkerId, sanitize_text};
 use forebay_runtime::supervise::random_unit;
 use forebay_store::{Claimed, Completion};
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span, warn};
 
-use super::{bulkhead::Place, completer::Finished, slots::Taken, trace};
+use super::{
+    bulkhead::Place,
+    completer::{Finished, Rest},
+    slots::Taken,
+    trace,
+};
 use crate::{
     handlers::{
         Execution, HandlerError, HandlerResult, LogTail, RESULT_BYTES_MAX, Registered, Stop, StopReason,
@@ -52,11 +59,130 @@ struct Verdict {
     error: Option<String>,
 }
 
-/// Runs one attempt and hands in its outcome.
+/// An attempt that is under way.
+struct Begun {
+    attempt: Attempt,
+    log: LogTail,
+    began: Instant,
+    deadline: Instant,
+    run: BoxFuture<'static, HandlerResult>,
+}
+
+/// How many attempts of quick kinds share a task. What comes first can keep what comes last for no longer than it may
+/// take itself and still be quick.
+pub(super) const ROW_MAX: usize = 64;
+
+/// Runs one attempt, and hands in its outcome.
 pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::Sender<Finished>) {
-    let log = LogTail::new();
+    let outcome = match attempt.stop.reason() {
+        Some(reason) => unbegun(attempt, reason),
+        None => go_on(&shared, begin(attempt)).await,
+    };
+    // The completer outlives all attempts, unless the worker was dropped.
+    let _ = finished.send(outcome).await;
+}
+
+/// Runs attempts of quick kinds, one after the other. Any that waits for something nevertheless goes on by itself.
+pub(super) async fn run_row(shared: Arc<Shared>, attempts: Vec<Attempt>, finished: mpsc::Sender<Finished>) {
+    let mut ended = Vec::with_capacity(attempts.len());
+    let mut others = JoinSet::new();
+    for attempt in attempts {
+        if let Some(reason) = attempt.stop.reason() {
+            ended.push(unbegun(attempt, reason));
+            continue;
+        }
+        let mut begun = begin(attempt);
+        match poll_once(&mut begun).await {
+            Poll::Ready(end) => ended.push(end_of(begun, end)),
+            Poll::Pending => {
+                let (shared, finished) = (Arc::clone(&shared), finished.clone());
+                others.spawn(async move {
+                    let outcome = go_on(&shared, begun).await;
+                    let _ = finished.send(outcome).await;
+                });
+            }
+        }
+    }
+    // As above. There is room for as many as there are slots.
+    if let Ok(places) = finished.reserve_many(ended.len()).await {
+        for (place, outcome) in places.zip(ended) {
+            place.send(outcome);
+        }
+    }
+    while others.join_next().await.is_some() {}
+}
+
+/// Lets a handler run until it ends, or waits for the first time.
+async fn poll_once(begun: &mut Begun) -> Poll<End> {
+    let polled = poll_fn(|cx| {
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| begun.run.as_mut().poll(cx)));
+        Poll::Ready(caught)
+    });
+    let polled = polled.await;
+    let pace = &begun.attempt.registered.pace;
+    pace.note(matches!(polled, Ok(Poll::Ready(_))), begun.began.elapsed());
+    match polled {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(result)) => {
+            Poll::Ready(unless_stopped(End::Returned(result), begun.attempt.stop.reason()))
+        }
+        Err(panic) => Poll::Ready(unless_stopped(
+            End::Panicked(panic_message(panic.as_ref())),
+            begun.attempt.stop.reason(),
+        )),
+    }
+}
+
+/// What is to stop before it has begun.
+fn unbegun(attempt: Attempt, reason: StopReason) -> Finished {
+    outcome(attempt, &LogTail::new(), Instant::now(), End::Stopped(reason))
+}
+
+/// Makes everything ready for the handler.
+fn begin(attempt: Attempt) -> Begun {
     let began = Instant::now();
-    let end = execute(&shared, &attempt, &log).await;
+    let deadline = began + attempt.claimed.timeout.min(TIMEOUT_MAX);
+    let log = LogTail::new();
+    let span = trace::span(&attempt.claimed);
+    let execution = execution(&attempt, deadline, &log, &span);
+    let handler = Arc::clone(&attempt.registered.handler);
+    let run = async move { handler.run(execution).await };
+    let run = if span.is_none() {
+        run.boxed()
+    } else {
+        run.instrument(span).boxed()
+    };
+    Begun {
+        attempt,
+        log,
+        began,
+        deadline,
+        run,
+    }
+}
+
+/// Sees a handler to its end.
+async fn go_on(shared: &Shared, begun: Begun) -> Finished {
+    let Begun {
+        attempt,
+        log,
+        began,
+        deadline,
+        run,
+    } = begun;
+    let handler = start(&attempt, run);
+    let end = watch(handler, &attempt, deadline, shared.options.handler_grace).await;
+    outcome(attempt, &log, began, end)
+}
+
+fn end_of(begun: Begun, end: End) -> Finished {
+    let Begun {
+        attempt, log, began, ..
+    } = begun;
+    outcome(attempt, &log, began, end)
+}
+
+fn outcome(attempt: Attempt, log: &LogTail, began: Instant, end: End) -> Finished {
     let verdict = judge(&attempt, end);
     let Attempt {
         claimed,
@@ -76,8 +202,7 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
         error: verdict.error.as_deref().map(sanitize_text),
         log: log.text().as_deref().map(sanitize_text),
     };
-    let outcome = Finished {
-        completion,
+    let rest = Rest {
         kind: claimed.kind,
         queue: claimed.lane.queue,
         claim,
@@ -86,24 +211,7 @@ pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::S
         place,
         ran: began.elapsed(),
     };
-    // The completer outlives all attempts, unless the worker was dropped.
-    let _ = finished.send(outcome).await;
-}
-
-async fn execute(shared: &Shared, attempt: &Attempt, log: &LogTail) -> End {
-    if let Some(reason) = attempt.stop.reason() {
-        return End::Stopped(reason);
-    }
-    let claimed = &attempt.claimed;
-    let waited = shared.clock.now().duration_since(claimed.queued_at);
-    let waited = Duration::try_from(waited).unwrap_or_default();
-    shared
-        .metrics
-        .task_started(&claimed.lane.queue, claimed.kind.as_str(), waited);
-    let span = trace::span(claimed);
-    let deadline = Instant::now() + claimed.timeout.min(TIMEOUT_MAX);
-    let handler = start(attempt, execution(attempt, deadline, log, &span), span);
-    watch(handler, attempt, deadline, shared.options.handler_grace).await
+    Finished { completion, rest }
 }
 
 fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -> Execution {
@@ -126,10 +234,17 @@ fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -
 }
 
 /// On a task of its own, so that a handler that blocks its thread can't keep us from watching it.
-fn start(attempt: &Attempt, execution: Execution, span: Span) -> AbortOnDropHandle<HandlerResult> {
-    let handler = Arc::clone(&attempt.registered.handler);
-    let run = async move { handler.run(execution).await };
-    AbortOnDropHandle::new(tokio::spawn(run.instrument(span)))
+fn start(attempt: &Attempt, mut run: BoxFuture<'static, HandlerResult>) -> AbortOnDropHandle<HandlerResult> {
+    let registered = Arc::clone(&attempt.registered);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let began = Instant::now();
+        let first = futures::poll!(&mut run);
+        registered.pace.note(first.is_ready(), began.elapsed());
+        match first {
+            Poll::Ready(result) => result,
+            Poll::Pending => run.await,
+        }
+    }))
 }
 
 /// Waits for the handler. Where it should end early, it is told, and after the grace it is dropped.
@@ -141,7 +256,7 @@ async fn watch(
 ) -> End {
     let reason = tokio::select! {
         biased;
-        ended = &mut handler => return unless_stopped(ended, attempt.stop.reason()),
+        ended = &mut handler => return unless_stopped(returned(ended), attempt.stop.reason()),
         reason = attempt.stop.cancelled() => reason,
         () = tokio::time::sleep_until(deadline) => {
             attempt.stop.ask(StopReason::TimedOut);
@@ -149,7 +264,7 @@ async fn watch(
         }
     };
     if let Ok(ended) = timeout(grace, &mut handler).await {
-        return unless_stopped(ended, Some(reason));
+        return unless_stopped(returned(ended), Some(reason));
     }
     handler.abort();
     if timeout(DROP_MAX, &mut handler).await.is_err() {
@@ -160,8 +275,8 @@ async fn watch(
 }
 
 /// What a handler did, it did; anything else that it says once it was told to stop is about being stopped.
-fn unless_stopped(ended: Result<HandlerResult, tokio::task::JoinError>, stopped: Option<StopReason>) -> End {
-    match (returned(ended), stopped) {
+fn unless_stopped(end: End, stopped: Option<StopReason>) -> End {
+    match (end, stopped) {
         (success @ End::Returned(Ok(_)), _) => success,
         (_, Some(reason)) => End::Stopped(reason),
         (end, None) => end,

@@ -30,12 +30,14 @@ pub(super) struct Watermarks {
 }
 
 impl Watermarks {
-    pub(super) fn raise(&self, lane: &Lane, published_at: Timestamp) {
+    pub(super) fn raise<'a>(&self, seen: impl Iterator<Item = (&'a Lane, Timestamp)>) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        match newest.get_mut(lane) {
-            Some(known) => *known = published_at.max(*known),
-            None => {
-                newest.insert(lane.clone(), published_at);
+        for (lane, published_at) in seen {
+            match newest.get_mut(lane) {
+                Some(known) => *known = published_at.max(*known),
+                None => {
+                    newest.insert(lane.clone(), published_at);
+                }
             }
         }
     }

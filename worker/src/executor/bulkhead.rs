@@ -12,8 +12,7 @@ use std::{
     },
 };
 
-use forebay_core::Kind;
-use forebay_store::Delivered;
+use forebay_core::{Kind, Ready};
 
 use crate::Handlers;
 
@@ -81,14 +80,10 @@ impl Bulkheads {
     }
 
     /// Where a delivery belongs.
-    pub(super) fn cell(&self, delivered: &Delivered) -> Cell {
-        let lost = match delivered {
-            Delivered::Submission(_) => 0,
-            Delivered::Ready(task) => task.lost,
-        };
+    pub(super) fn cell(&self, ready: &Ready) -> Cell {
         Cell {
-            kind: delivered.kind().clone(),
-            suspect: lost > 0 && lost.saturating_add(1) >= self.lost_max,
+            kind: ready.kind.clone(),
+            suspect: ready.lost > 0 && ready.lost.saturating_add(1) >= self.lost_max,
         }
     }
 
@@ -145,14 +140,14 @@ mod tests {
         }
     }
 
-    fn ready(kind: &str, lost: u32) -> Delivered {
-        Delivered::Ready(forebay_core::Ready {
+    fn ready(kind: &str, lost: u32) -> Ready {
+        Ready {
             id: forebay_core::TaskId::from_bytes([1; 16]),
             kind: kind.parse().expect("a kind"),
             lane: "default.default".parse().expect("a lane"),
             fence: lost,
             lost,
-        })
+        }
     }
 
     #[test]

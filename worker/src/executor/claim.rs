@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Instant};
 
 use forebay_broker::{Acknowledge, Token};
-use forebay_core::{ClaimId, Timestamp, WorkerId};
+use forebay_core::{ClaimId, Lane, Ready, Timestamp, WorkerId};
 use forebay_runtime::supervise::{Backoff, random_bytes};
-use forebay_store::{ClaimRequest, Claimed, Delivered, StoreError};
+use forebay_store::{ClaimRequest, Claimed, StoreError};
 use tracing::{debug, error};
 
 use super::{bulkhead::Place, running::Start, slots::Taken};
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The most that is claimed together.
-pub(super) const CLAIM_MAX: usize = 500;
+pub(super) const CLAIM_MAX: usize = 1_000;
 
 /// A delivery that this worker wants to run: all but the request itself.
 pub(super) struct Candidate {
@@ -36,10 +36,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn add(&mut self, delivered: Delivered, candidate: Candidate) {
+    pub(super) fn add(&mut self, ready: Ready, candidate: Candidate) {
         let settings = &candidate.registered.settings;
         self.requests.push(ClaimRequest {
-            delivered,
+            ready,
             max_attempts: settings.retry.attempts_max.max(1),
             timeout: settings.timeout,
         });
@@ -52,6 +52,14 @@ impl Batch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    /// The lane of each, and when it was published there.
+    pub(super) fn published(&self) -> impl Iterator<Item = (&Lane, Timestamp)> {
+        self.requests
+            .iter()
+            .zip(&self.candidates)
+            .map(|(request, candidate)| (&request.ready.lane, candidate.published_at))
     }
 
     /// The first `count`; the rest stays.
@@ -70,8 +78,8 @@ impl Batch {
 }
 
 /// The start that a request would make.
-pub(super) fn start_of(delivered: &Delivered) -> Start {
-    (delivered.id(), delivered.fence().saturating_add(1))
+pub(super) fn start_of(ready: &Ready) -> Start {
+    (ready.id, ready.fence.saturating_add(1))
 }
 
 /// What the store said to a part of the batch.
@@ -92,7 +100,8 @@ pub(super) struct Answer {
 }
 
 /// Claims a batch in the name of `worker`. While the store is away this waits, and the broker keeps what else comes.
-/// A message that the store refuses is found by halving the batch, and dropped: the recorder sets its copy aside.
+/// What the store refuses to claim is found by halving the batch, and dropped: its task is in the store, and is published
+/// again.
 pub(super) async fn claim(shared: Arc<Shared>, worker: WorkerId, batch: Batch) -> Answer {
     #[cfg(feature = "sabotage")]
     let batch = sabotaged(&shared, batch).await;
@@ -120,7 +129,7 @@ pub(super) async fn claim(shared: Arc<Shared>, worker: WorkerId, batch: Batch) -
                 waiting.push(batch);
             }
             Err(refused) => {
-                let id = batch.requests.first().map(|request| request.delivered.id());
+                let id = batch.requests.first().map(|request| request.ready.id);
                 error!(task = ?id, error = chain(&refused), "a message is dropped: the store refuses to claim it");
                 let answers = vec![None];
                 answer.granted.push(Granted {

@@ -1,29 +1,39 @@
 //! Writes outcomes in batches: what ends while a batch is being written makes up the next one.
 //!
+//! A lone outcome is written at once. Further batches are begun beside one that is under way only if they are worth it.
 //! While the store is away it goes on trying. Slots stay occupied until their outcomes are stored, so what waits
 //! here is bounded.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+mod notes;
+mod write;
 
-use forebay_core::{ClaimId, Decision, Kind, Outcome, QueueName, TaskEvent, WorkerId};
-use forebay_runtime::supervise::Backoff;
-use forebay_store::{Completed, Completion, StoreError};
-use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use std::{sync::Arc, time::Duration};
 
-use super::{bulkhead::Place, life::Life, running::Running, slots::Taken};
-use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
+use forebay_core::{ClaimId, Decision, Kind, QueueName, TaskEvent, WorkerId};
+use forebay_store::{Completed, Completion};
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::warn;
+
+pub(super) use self::notes::Claims;
+use self::write::{Write, Written};
+use super::{bulkhead::Place, life::Life, meter::Meter, running::Running, slots::Taken, unpanicked};
+use crate::shared::Shared;
 
 /// How many outcomes are written together.
 const BATCH_MAX: usize = 1_000;
+/// How many batches are with the store at once.
+const WRITES_MAX: usize = 3;
+/// While a batch is under way, a further one waits until it has so many outcomes, or until that one returns.
+const WORTHWHILE: usize = 200;
 
 /// An attempt that ended, on its way into the store.
 pub(super) struct Finished {
     pub(super) completion: Completion,
+    pub(super) rest: Rest,
+}
+
+/// What it still holds, and what is told of it.
+pub(super) struct Rest {
     pub(super) kind: Kind,
     pub(super) queue: QueueName,
     pub(super) claim: ClaimId,
@@ -35,189 +45,141 @@ pub(super) struct Finished {
     pub(super) ran: Duration,
 }
 
-/// How many tasks of each claim are not completed yet.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    left: Mutex<HashMap<ClaimId, usize>>,
-}
-
-impl Claims {
-    pub(super) fn begin(&self, claim: ClaimId, tasks: usize) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.insert(claim, tasks);
-    }
-
-    /// Those of which the last task is among these.
-    fn end<'a>(&self, claims: impl Iterator<Item = &'a ClaimId>) -> Vec<ClaimId> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut released = Vec::new();
-        for claim in claims {
-            if let Some(tasks) = left.get_mut(claim) {
-                *tasks -= 1;
-                if *tasks == 0 {
-                    left.remove(claim);
-                    released.push(*claim);
-                }
-            }
-        }
-        released
-    }
-}
-
 pub(super) struct Completer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) finished: mpsc::Receiver<Finished>,
-    pub(super) running: Arc<Running>,
-    pub(super) claims: Arc<Claims>,
-    pub(super) life: Arc<Life>,
+    shared: Arc<Shared>,
+    finished: mpsc::Receiver<Finished>,
+    running: Arc<Running>,
+    claims: Arc<Claims>,
+    life: Arc<Life>,
+    writes: JoinSet<Written>,
+    /// Claims of which all is stored and whose notes are still to be forgotten.
+    settled: Vec<ClaimId>,
+    meter: Meter,
 }
 
 impl Completer {
-    /// Runs until every attempt has handed in its outcome and all are stored.
-    pub(super) async fn run(mut self) {
-        let mut batch = Vec::new();
-        while self.finished.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            self.complete(std::mem::take(&mut batch)).await;
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        finished: mpsc::Receiver<Finished>,
+        running: Arc<Running>,
+        claims: Arc<Claims>,
+        life: Arc<Life>,
+    ) -> Self {
+        Self {
+            shared,
+            finished,
+            running,
+            claims,
+            life,
+            writes: JoinSet::new(),
+            settled: Vec::new(),
+            meter: Meter::default(),
         }
     }
 
-    async fn complete(&self, batch: Vec<Finished>) {
-        let released = self.claims.end(batch.iter().map(|finished| &finished.claim));
+    /// Runs until every attempt has handed in its outcome and all are stored.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let mut waiting = Vec::new();
+        let mut open = true;
+        loop {
+            while self.may_write(waiting.len()) {
+                let rest = waiting.split_off(waiting.len().min(BATCH_MAX));
+                let batch = std::mem::replace(&mut waiting, rest);
+                self.write(batch);
+            }
+            if !open && self.writes.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                count = self.finished.recv_many(&mut waiting, BATCH_MAX), if open && waiting.len() < BATCH_MAX => {
+                    open = count > 0;
+                }
+                Some(written) = self.writes.join_next() => self.settle(unpanicked(written)?),
+            }
+        }
+    }
+
+    fn may_write(&self, waiting: usize) -> bool {
+        match self.writes.len() {
+            0 => waiting > 0 || !self.settled.is_empty(),
+            under_way => under_way < WRITES_MAX && waiting >= WORTHWHILE,
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Finished>) {
         // What was claimed in the name of a worker that was declared dead was taken back then.
-        let (mut current, mut freed): (Vec<Finished>, Vec<Finished>) = batch
+        let (current, fenced): (Vec<Finished>, Vec<Finished>) = batch
             .into_iter()
-            .partition(|finished| self.life.is(finished.worker));
-        for finished in &freed {
+            .partition(|finished| self.life.is(finished.rest.worker));
+        for finished in &fenced {
             self.note_fenced(&finished.completion);
         }
-        if let Some(worker) = current.first().map(|finished| finished.worker) {
-            let completions: Vec<Completion> = current.iter().map(|f| f.completion.clone()).collect();
-            let completed = self.store(worker, completions, released).await;
-            self.report(&current, &completed);
-        }
-        freed.append(&mut current);
-        self.free(freed);
-    }
-
-    /// Writes outcomes. One that the store refuses is found by halving, so that it never stops its neighbours.
-    async fn store(
-        &self,
-        worker: WorkerId,
-        batch: Vec<Completion>,
-        released: Vec<ClaimId>,
-    ) -> Vec<Completed> {
-        let mut completed = Vec::with_capacity(batch.len());
-        let mut waiting = vec![batch];
-        while let Some(mut batch) = waiting.pop() {
-            // With the last part: by then, all tasks of these claims are completed.
-            let notes = if waiting.is_empty() { &released[..] } else { &[] };
-            match self.ask(worker, &batch, notes).await {
-                Ok(mut answers) => completed.append(&mut answers),
-                Err(StoreError::WorkerGone) => {
-                    self.life.question();
-                    completed.extend(batch.iter().map(|_| Completed::Fenced));
-                }
-                Err(refused) => match &mut batch[..] {
-                    [only] => completed.push(self.store_refused(worker, only, &refused, notes).await),
-                    _ => {
-                        waiting.push(batch.split_off(batch.len() / 2));
-                        waiting.push(batch);
-                    }
-                },
-            }
-        }
-        completed
-    }
-
-    /// The store does not take this outcome: the task has failed by that.
-    async fn store_refused(
-        &self,
-        worker: WorkerId,
-        completion: &Completion,
-        refused: &StoreError,
-        released: &[ClaimId],
-    ) -> Completed {
-        let reason = chain(refused);
-        error!(task = %completion.id, error = reason, "the store refuses an outcome, the task has failed by that");
-        let failed = Completion {
-            outcome: Outcome::Failed,
-            decision: Decision::Fail,
-            result: None,
-            error: Some(format!("the store refused the outcome: {reason}")),
-            log: None,
-            ..completion.clone()
+        let fenced: Vec<Rest> = fenced.into_iter().map(|finished| finished.rest).collect();
+        self.claims.stored(&fenced, &[]);
+        self.free(fenced);
+        let Some(worker) = current.first().map(|it| it.rest.worker).or(self.life.id()) else {
+            self.settled.clear();
+            return;
         };
-        match self.ask(worker, std::slice::from_ref(&failed), released).await {
-            Ok(answers) => answers.first().copied().unwrap_or(Completed::Fenced),
-            Err(error) => {
-                error!(task = %failed.id, error = chain(&error), "an outcome is lost");
-                Completed::Fenced
-            }
+        let (completions, rest): (Vec<Completion>, Vec<Rest>) = current
+            .into_iter()
+            .map(|finished| (finished.completion, finished.rest))
+            .unzip();
+        let mut released = self.claims.ended_by(&rest);
+        released.append(&mut self.settled);
+        if completions.is_empty() && released.is_empty() {
+            return;
         }
+        let write = Write {
+            shared: Arc::clone(&self.shared),
+            life: Arc::clone(&self.life),
+            worker,
+        };
+        self.writes.spawn(write.run(completions, rest, released));
     }
 
-    /// Asks until there is an answer; the answer to an earlier question may have been lost, and is given again.
-    async fn ask(
-        &self,
-        worker: WorkerId,
-        batch: &[Completion],
-        released: &[ClaimId],
-    ) -> forebay_store::Result<Vec<Completed>> {
-        let mut backoff = Backoff::default();
-        loop {
-            let began = Instant::now();
-            let asked = self.shared.store.complete(worker, batch, released);
-            match within(STORE_CALL_MAX, "complete tasks", asked).await {
-                Ok(answers) => {
-                    self.shared.metrics.persisted("complete", began.elapsed());
-                    return Ok(answers);
-                }
-                Err(
-                    refused @ (StoreError::Refused { .. } | StoreError::Corrupt(_) | StoreError::WorkerGone),
-                ) => {
-                    return Err(refused);
-                }
-                Err(error) => {
-                    debug!(
-                        error = chain(&error),
-                        count = batch.len(),
-                        "outcomes wait for the store"
-                    );
-                    tokio::time::sleep(backoff.next()).await;
-                }
-            }
-        }
+    /// The store has answered.
+    fn settle(&mut self, written: Written) {
+        let mut settled = self.claims.stored(&written.rest, &written.released);
+        self.settled.append(&mut settled);
+        self.report(&written);
+        self.free(written.rest);
     }
 
-    fn report(&self, batch: &[Finished], completed: &[Completed]) {
+    fn report(&mut self, written: &Written) {
+        let Written {
+            completions,
+            rest,
+            completed,
+            ..
+        } = written;
         let now = self.shared.clock.now();
-        for (finished, completed) in batch.iter().zip(completed) {
-            let Completion {
-                id,
-                attempt,
-                outcome,
-                decision,
-                ..
-            } = finished.completion;
-            match completed {
-                Completed::Applied(state) => {
-                    let kind = finished.kind.as_str();
-                    self.shared
-                        .metrics
-                        .task_finished(&finished.queue, kind, outcome, finished.ran);
-                    let uncharged = matches!(decision, Decision::HandBack { .. });
-                    self.shared.events.send(TaskEvent {
-                        id,
-                        kind: finished.kind.clone(),
-                        queue: finished.queue.clone(),
-                        state: *state,
-                        attempt: attempt.saturating_sub(u32::from(uncharged)),
-                        at: now,
-                    });
-                }
-                Completed::Fenced => self.note_fenced(&finished.completion),
+        let mut told = self.shared.events.room_for(completions.len());
+        let mut events = Vec::with_capacity(told);
+        for ((completion, rest), completed) in completions.iter().zip(rest).zip(completed) {
+            let Completed::Applied(state) = completed else {
+                self.note_fenced(completion);
+                continue;
+            };
+            let metrics = self.meter.of(&self.shared.metrics, &rest.queue, &rest.kind);
+            metrics.finished(completion.outcome, rest.ran);
+            if told == 0 {
+                continue;
             }
+            told -= 1;
+            let uncharged = matches!(completion.decision, Decision::HandBack { .. });
+            events.push(TaskEvent {
+                id: completion.id,
+                kind: rest.kind.clone(),
+                queue: rest.queue.clone(),
+                state: *state,
+                attempt: completion.attempt.saturating_sub(u32::from(uncharged)),
+                at: now,
+            });
         }
+        self.shared.events.send(events);
+        self.running
+            .release(completions.iter().map(|it| (it.id, it.fence)));
     }
 
     /// Refused by the store, or kept from it by a worker that knows that it was declared dead.
@@ -226,19 +188,18 @@ impl Completer {
             id, fence, outcome, ..
         } = completion;
         self.shared.metrics.fenced_write();
+        self.running.release([(*id, *fence)]);
         warn!(task = %id, fence, %outcome, "an outcome was refused: the attempt was not the current one any more");
     }
 
-    fn free(&self, batch: Vec<Finished>) {
+    fn free(&self, batch: Vec<Rest>) {
         let mut freed: Option<Taken> = None;
-        for finished in batch {
-            self.running
-                .release((finished.completion.id, finished.completion.fence));
+        for rest in batch {
             // Before the slot: who hears that a slot is free finds that its kind has room.
-            drop(finished.place);
+            drop(rest.place);
             match &mut freed {
-                Some(freed) => freed.join(finished.slot),
-                None => freed = Some(finished.slot),
+                Some(freed) => freed.join(rest.slot),
+                None => freed = Some(rest.slot),
             }
         }
     }

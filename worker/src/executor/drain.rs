@@ -24,17 +24,17 @@ impl Executor {
         for unstarted in [self.parked.take_all(), self.held.take_all()] {
             self.answer(Receipts::default(), unstarted);
         }
-        info!(running = self.attempts.len(), "draining");
+        info!(running = self.running.len(), "draining");
         let options = self.shared.options.clone();
         if timeout(options.drain_timeout, self.settle()).await.is_err() {
             info!(
-                running = self.attempts.len(),
+                running = self.running.len(),
                 "the time to drain is over, the rest is interrupted"
             );
             self.running.stop_all();
             let ends = options.handler_grace + ENDS_MAX;
             if timeout(ends, self.settle()).await.is_err() {
-                warn!(running = self.attempts.len(), "some tasks could not be ended");
+                warn!(running = self.running.len(), "some tasks could not be ended");
             }
         }
         self.intake.retire();
@@ -83,7 +83,7 @@ impl Executor {
         drop((finished, claims, attempts));
         let flushed = async {
             while let Some(part) = parts.join_next().await {
-                if unpanicked(part)? == COMPLETER {
+                if unpanicked(part)?? == COMPLETER {
                     break;
                 }
             }

@@ -12,8 +12,7 @@ use std::{
 };
 
 use forebay_broker::{Acknowledge, Token};
-use forebay_core::{Lane, Priority, Timestamp};
-use forebay_store::Delivered;
+use forebay_core::{Lane, Priority, Ready, Timestamp};
 use tokio::time::Instant;
 
 use super::{bulkhead::Cell, claim::start_of, running::Start};
@@ -21,12 +20,10 @@ use crate::{handlers::Registered, subscribe::Receipts};
 
 /// So many deliveries may be held, of all lanes; past it nothing more is received.
 const HELD_MAX: usize = 1_000;
-/// Payloads of so many bytes may be held; past it nothing more is received, whatever the lane.
-const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A delivery that waits for room in its kind's bulkhead.
 pub(super) struct Waiting {
-    pub(super) delivered: Delivered,
+    pub(super) ready: Ready,
     pub(super) registered: Arc<Registered>,
     pub(super) acks: Arc<dyn Acknowledge>,
     pub(super) token: Token,
@@ -44,7 +41,6 @@ pub(super) struct Held {
     lane_max: usize,
     longest: Duration,
     next: u64,
-    bytes: usize,
     entries: BTreeMap<u64, Entry>,
     by_start: HashMap<Start, u64>,
     /// The more urgent of a cell first, then the older.
@@ -60,7 +56,6 @@ impl Held {
             lane_max,
             longest,
             next: 0,
-            bytes: 0,
             entries: BTreeMap::new(),
             by_start: HashMap::new(),
             by_cell: BTreeMap::new(),
@@ -71,7 +66,6 @@ impl Held {
     /// Whether so much of this lane is held that no more of it should be received.
     pub(super) fn is_full(&self, lane: &Lane) -> bool {
         self.entries.len() >= HELD_MAX
-            || self.bytes >= BYTES_MAX
             || self
                 .by_lane
                 .get(lane)
@@ -81,7 +75,7 @@ impl Held {
     /// Where another delivery for the same start is held, holds this one in its place (the other may be of a connection
     /// that is no more), and turns it into the one that is not needed.
     pub(super) fn renew(&mut self, waiting: &mut Waiting) -> bool {
-        let number = self.by_start.get(&start_of(&waiting.delivered));
+        let number = self.by_start.get(&start_of(&waiting.ready));
         let Some(entry) = number.and_then(|number| self.entries.get_mut(number)) else {
             return false;
         };
@@ -93,9 +87,8 @@ impl Held {
     pub(super) fn add(&mut self, cell: Cell, waiting: Waiting) {
         let number = self.next;
         self.next += 1;
-        self.by_start.insert(start_of(&waiting.delivered), number);
-        self.bytes += bytes(&waiting);
-        let lane = waiting.delivered.lane().clone();
+        self.by_start.insert(start_of(&waiting.ready), number);
+        let lane = waiting.ready.lane.clone();
         let turn = (lane.priority, number);
         self.by_cell.entry(cell.clone()).or_default().insert(turn);
         if !cell.is_suspect() {
@@ -103,6 +96,11 @@ impl Held {
         }
         let since = Instant::now();
         self.entries.insert(number, Entry { since, cell, waiting });
+    }
+
+    /// Whether nothing is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The cells of what is held.
@@ -146,15 +144,13 @@ impl Held {
         self.by_start.clear();
         self.by_cell.clear();
         self.by_lane.clear();
-        self.bytes = 0;
         receipts
     }
 
     fn remove(&mut self, number: u64) -> Option<Waiting> {
         let Entry { cell, waiting, .. } = self.entries.remove(&number)?;
-        self.bytes -= bytes(&waiting);
-        self.by_start.remove(&start_of(&waiting.delivered));
-        let lane = waiting.delivered.lane();
+        self.by_start.remove(&start_of(&waiting.ready));
+        let lane = &waiting.ready.lane;
         if let Some(turns) = self.by_cell.get_mut(&cell) {
             turns.remove(&(lane.priority, number));
             if turns.is_empty() {
@@ -167,12 +163,5 @@ impl Held {
             *count -= 1;
         }
         Some(waiting)
-    }
-}
-
-fn bytes(waiting: &Waiting) -> usize {
-    match &waiting.delivered {
-        Delivered::Submission(task) => task.payload.as_bytes().len(),
-        Delivered::Ready(_) => 0,
     }
 }

@@ -24,7 +24,7 @@ const FAIR_TURN: u64 = 8;
 /// How long a wet lane may wait for a message while room is set aside for it.
 const WET_WAIT: Duration = Duration::from_millis(25);
 /// The most that is asked for at once.
-const ROUND_MAX: usize = 500;
+const ROUND_MAX: usize = 1_000;
 
 struct LaneState {
     lane: Lane,

@@ -14,6 +14,7 @@ mod drain;
 mod held;
 mod intake;
 mod life;
+mod meter;
 mod parked;
 mod running;
 mod slots;
@@ -29,8 +30,8 @@ use std::{
 };
 
 use anyhow::bail;
-use forebay_core::{Kind, State, TaskEvent};
-use forebay_store::{ClaimRequest, Claimed};
+use forebay_core::{ClaimId, Kind, State, TaskEvent, Timestamp};
+use forebay_store::Claimed;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -42,20 +43,17 @@ use self::{
     attempt::Attempt,
     beat::{Beat, Watermarks},
     bulkhead::Bulkheads,
-    claim::{Answer, Batch, CLAIM_MAX, Candidate, start_of},
+    claim::{Answer, Batch, CLAIM_MAX, Granted, start_of},
     completer::{Claims, Completer, Finished},
     held::Held,
     intake::Intake,
     life::Life,
+    meter::Meter,
     parked::Parked,
     running::{Running, Start},
     slots::Slots,
 };
-use crate::{
-    handlers::{Registered, Stop, StopReason},
-    shared::Shared,
-    subscribe::Receipts,
-};
+use crate::{handlers::StopReason, shared::Shared, subscribe::Receipts};
 
 /// How many claims are with the store at once.
 const CLAIMS_MAX: usize = 4;
@@ -81,11 +79,12 @@ pub(crate) struct Executor {
     /// Acknowledgements and the like, each bounded in time.
     chores: JoinSet<()>,
     /// What lives as long as the executor; each says its name when it ends.
-    parts: JoinSet<&'static str>,
+    parts: JoinSet<anyhow::Result<&'static str>>,
     finished: mpsc::Sender<Finished>,
     notes: Arc<Claims>,
     running: Arc<Running>,
     watermarks: Arc<Watermarks>,
+    meter: Meter,
     life: Arc<Life>,
     draining: Arc<AtomicBool>,
     /// Ends the heartbeat, which is the last to end.
@@ -117,6 +116,7 @@ impl Executor {
             notes: Arc::default(),
             running: Arc::default(),
             watermarks: Arc::default(),
+            meter: Meter::default(),
             life: Arc::default(),
             draining: Arc::default(),
             rest: CancellationToken::new(),
@@ -142,9 +142,9 @@ impl Executor {
                 () = stop.cancelled() => {}
                 Some(pulled) = self.intake.next() => self.admit(pulled),
                 Some(answer) = self.claims.join_next() => self.begin(unpanicked(answer)?),
-                Some(ended) = self.attempts.join_next() => unpanicked(ended)?,
+                Some(ended) = self.attempts.join_next() => self.forget_attempts(ended)?,
                 Some(done) = self.chores.join_next() => unpanicked(done)?,
-                Some(part) = self.parts.join_next() => bail!("the {} has ended", unpanicked(part)?),
+                Some(part) = self.parts.join_next() => bail!("the {} has ended", unpanicked(part)??),
                 () = self.slots.freed() => {}
                 () = self.parked.due() => self.let_go_parked(),
                 () = self.held.due() => self.let_go_held(),
@@ -168,26 +168,26 @@ impl Executor {
             started_at: self.shared.clock.now(),
             reporter: self.shared.health.component("heartbeat", ttl),
         };
-        let completer = Completer {
-            shared: Arc::clone(&self.shared),
+        let completer = Completer::new(
+            Arc::clone(&self.shared),
             finished,
-            running: Arc::clone(&self.running),
-            claims: Arc::clone(&self.notes),
-            life: Arc::clone(&self.life),
-        };
+            Arc::clone(&self.running),
+            Arc::clone(&self.notes),
+            Arc::clone(&self.life),
+        );
         let signals = beat::obey_signals(Arc::clone(&self.shared), Arc::clone(&self.running));
         let rest = self.rest.clone();
         self.parts.spawn(async move {
             beat.run(rest).await;
-            "heartbeat"
+            Ok("heartbeat")
         });
         self.parts.spawn(async move {
-            completer.run().await;
-            COMPLETER
+            completer.run().await?;
+            Ok(COMPLETER)
         });
         self.parts.spawn(async move {
             signals.await;
-            "signal listener"
+            Ok("signal listener")
         });
     }
 
@@ -219,48 +219,41 @@ impl Executor {
         // What was granted to a worker that was declared dead since was taken back with it.
         let alive = self.life.is(answer.worker);
         let mut done = Receipts::default();
-        for claim::Granted {
+        for Granted {
             claim,
             batch,
             answers,
         } in answer.granted
         {
-            let mut attempts = Vec::new();
+            self.watermarks.raise(batch.published());
+            let mut attempts = Vec::with_capacity(batch.len());
+            let mut turned_away = Vec::new();
             let answers = answers.into_iter().chain(std::iter::repeat(None));
             for ((request, candidate), claimed) in
                 batch.requests.into_iter().zip(batch.candidates).zip(answers)
             {
-                let Candidate {
-                    registered,
-                    stop,
-                    slot,
-                    place,
-                    acks,
-                    token,
-                    published_at,
-                } = candidate;
-                self.watermarks.raise(request.delivered.lane(), published_at);
-                done.add(&acks, token);
-                let start = start_of(&request.delivered);
-                match claimed.filter(|_| alive) {
-                    Some(claimed) => {
-                        let registered = self.handler_of(&claimed, &request, registered, &stop);
-                        debug_assert_eq!((claimed.id, claimed.fence), start, "the claim's own start");
-                        self.running.claimed(start);
-                        let worker = answer.worker;
-                        attempts.push(Attempt {
-                            claimed,
-                            registered,
-                            stop,
-                            slot,
-                            place,
-                            claim,
-                            worker,
-                        });
-                    }
-                    None => self.running.release(start),
-                }
+                done.add(&candidate.acks, candidate.token);
+                let Some(claimed) = claimed.filter(|_| alive) else {
+                    turned_away.push(start_of(&request.ready));
+                    continue;
+                };
+                debug_assert_eq!(
+                    (claimed.id, claimed.fence),
+                    start_of(&request.ready),
+                    "the claim's own start"
+                );
+                debug_assert_eq!(claimed.kind, request.ready.kind, "a recorded task's own kind");
+                attempts.push(Attempt {
+                    claimed,
+                    registered: candidate.registered,
+                    stop: candidate.stop,
+                    slot: candidate.slot,
+                    place: candidate.place,
+                    claim,
+                    worker: answer.worker,
+                });
             }
+            self.running.release(turned_away);
             self.start(claim, attempts);
         }
         let mut back = Receipts::default();
@@ -271,47 +264,68 @@ impl Executor {
         self.answer(done, back);
     }
 
-    /// The handler of what was claimed. That is of another kind than the delivery where two requests under one
-    /// idempotency key were accepted at the same moment; where there is no handler for it here, it goes back.
-    fn handler_of(
-        &self,
-        claimed: &Claimed,
-        request: &ClaimRequest,
-        delivered: Arc<Registered>,
-        stop: &Stop,
-    ) -> Arc<Registered> {
-        if claimed.kind == *request.delivered.kind() {
-            return delivered;
-        }
-        match self.shared.handlers.get(&claimed.kind) {
-            Some(registered) => Arc::clone(registered),
-            None => {
-                stop.ask(StopReason::Shutdown);
-                delivered
-            }
-        }
-    }
-
-    fn start(&mut self, claim: forebay_core::ClaimId, attempts: Vec<Attempt>) {
+    fn start(&mut self, claim: ClaimId, attempts: Vec<Attempt>) {
         if attempts.is_empty() {
             return;
         }
         self.notes.begin(claim, attempts.len());
-        let now = self.shared.clock.now();
-        for attempt in attempts {
-            if self.draining.load(Ordering::Acquire) {
+        self.running
+            .claimed(attempts.iter().map(|it| (it.claimed.id, it.claimed.fence)));
+        if self.draining.load(Ordering::Acquire) {
+            for attempt in &attempts {
                 attempt.stop.ask(StopReason::Shutdown);
             }
-            self.shared.events.send(started(&attempt.claimed, now));
-            let run = attempt::run(Arc::clone(&self.shared), attempt, self.finished.clone());
+        }
+        self.tell_started(&attempts);
+        let mut row = Vec::new();
+        for attempt in attempts {
+            if attempt.registered.pace.is_quick() {
+                row.push(attempt);
+                if row.len() == attempt::ROW_MAX {
+                    self.start_row(std::mem::take(&mut row));
+                }
+            } else {
+                let run = attempt::run(Arc::clone(&self.shared), attempt, self.finished.clone());
+                self.attempts.spawn(run);
+            }
+        }
+        self.start_row(row);
+    }
+
+    fn start_row(&mut self, row: Vec<Attempt>) {
+        if !row.is_empty() {
+            let run = attempt::run_row(Arc::clone(&self.shared), row, self.finished.clone());
             self.attempts.spawn(run);
         }
     }
 
+    fn tell_started(&mut self, attempts: &[Attempt]) {
+        let now = self.shared.clock.now();
+        for Attempt { claimed, .. } in attempts {
+            let waited = Duration::try_from(now.duration_since(claimed.queued_at)).unwrap_or_default();
+            self.meter
+                .of(&self.shared.metrics, &claimed.lane.queue, &claimed.kind)
+                .started(waited);
+        }
+        let told = self.shared.events.room_for(attempts.len());
+        let events = attempts[..told].iter().map(|it| started(&it.claimed, now));
+        self.shared.events.send(events.collect());
+    }
+
+    /// Some attempts have ended.
+    fn forget_attempts(&mut self, ended: Result<(), JoinError>) -> anyhow::Result<()> {
+        unpanicked(ended)?;
+        while let Some(ended) = self.attempts.try_join_next() {
+            unpanicked(ended)?;
+        }
+        Ok(())
+    }
+
     /// What was not claimed goes back.
     fn give_up(&self, batch: Batch, back: &mut Receipts) {
-        for (request, candidate) in batch.requests.iter().zip(batch.candidates) {
-            self.running.release(start_of(&request.delivered));
+        self.running
+            .release(batch.requests.iter().map(|request| start_of(&request.ready)));
+        for candidate in batch.candidates {
             back.add(&candidate.acks, candidate.token);
         }
     }
@@ -375,7 +389,7 @@ fn unpanicked<T>(ended: Result<T, JoinError>) -> anyhow::Result<T> {
     }
 }
 
-fn started(claimed: &Claimed, now: forebay_core::Timestamp) -> TaskEvent {
+fn started(claimed: &Claimed, now: Timestamp) -> TaskEvent {
     TaskEvent {
         id: claimed.id,
         kind: claimed.kind.clone(),

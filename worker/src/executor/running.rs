@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -33,7 +33,7 @@ pub(super) enum Admitted {
 /// second time, since the store would grant that, taking it for a repeated question.
 #[derive(Debug, Default)]
 pub(super) struct Running {
-    held: Mutex<BTreeMap<Start, Held>>,
+    held: Mutex<HashMap<Start, Held>>,
 }
 
 impl Running {
@@ -58,21 +58,37 @@ impl Running {
         self.lock().get(&start).map(|held| held.claimed)
     }
 
-    pub(super) fn claimed(&self, start: Start) {
-        if let Some(held) = self.lock().get_mut(&start) {
-            held.claimed = true;
+    /// The store has granted these.
+    pub(super) fn claimed(&self, starts: impl IntoIterator<Item = Start>) {
+        let mut all = self.lock();
+        for start in starts {
+            if let Some(held) = all.get_mut(&start) {
+                held.claimed = true;
+            }
         }
     }
 
-    pub(super) fn release(&self, start: Start) {
-        self.lock().remove(&start);
+    /// These are held no more.
+    pub(super) fn release(&self, starts: impl IntoIterator<Item = Start>) {
+        let mut all = self.lock();
+        for start in starts {
+            all.remove(&start);
+        }
+    }
+
+    /// How many are held.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// Ends these tasks where they are held.
     pub(super) fn cancel(&self, ids: &[TaskId]) {
-        let held = self.lock();
-        for &id in ids {
-            for held in held.range((id, 0)..=(id, u32::MAX)).map(|(_, held)| held) {
+        if ids.is_empty() {
+            return;
+        }
+        let ids: HashSet<&TaskId> = ids.iter().collect();
+        for ((id, _), held) in self.lock().iter() {
+            if ids.contains(id) {
                 held.stop.ask(StopReason::Cancelled);
             }
         }
@@ -94,7 +110,7 @@ impl Running {
         busy.into_iter().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Start, Held>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Start, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,13 +129,13 @@ mod tests {
         };
         assert!(matches!(running.admit((id, 1), &queue), Admitted::Claiming));
         assert_eq!(running.busy(), []);
-        running.claimed((id, 1));
+        running.claimed([(id, 1)]);
         assert!(matches!(running.admit((id, 1), &queue), Admitted::Claimed));
         assert!(matches!(running.admit((id, 2), &queue), Admitted::New(_)));
         assert_eq!(running.busy(), [(queue.clone(), 1)]);
         running.cancel(&[id, TaskId::from_bytes([2; 16])]);
         assert_eq!(first.reason(), Some(StopReason::Cancelled));
-        running.release((id, 1));
+        running.release([(id, 1)]);
         assert!(matches!(running.admit((id, 1), &queue), Admitted::New(_)));
     }
 }

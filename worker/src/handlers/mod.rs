@@ -9,6 +9,7 @@ pub mod config;
 mod function;
 pub mod http;
 mod log;
+mod pace;
 mod stop;
 
 use std::{
@@ -23,6 +24,7 @@ use forebay_core::{InvalidName, Json, Kind, Project, QueueName, RetryPolicy, Tas
 use thiserror::Error;
 
 pub use log::LogTail;
+pub(crate) use pace::Pace;
 pub use stop::{Stop, StopReason};
 
 /// One attempt at a task: what a handler is given.
@@ -198,6 +200,7 @@ pub enum RegisterError {
 pub(crate) struct Registered {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) settings: HandlerSettings,
+    pub(crate) pace: Pace,
 }
 
 /// Which kinds a worker knows, and what runs them.
@@ -239,7 +242,12 @@ impl Handlers {
         match self.by_kind.entry(kind) {
             Entry::Occupied(taken) => Err(RegisterError::Duplicate(taken.key().clone())),
             Entry::Vacant(place) => {
-                place.insert(Arc::new(Registered { handler, settings }));
+                let pace = Pace::default();
+                place.insert(Arc::new(Registered {
+                    handler,
+                    settings,
+                    pace,
+                }));
                 Ok(())
             }
         }

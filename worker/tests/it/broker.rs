@@ -15,7 +15,7 @@ use forebay_broker::{
     Acknowledge, Broker, BrokerError, Consumer, Delivery, Depth, Message, PublishError, Result, Source,
     Subscription, Token, Undecodable,
 };
-use forebay_core::{Clock, Lane, Signal, SystemClock, Timestamp};
+use forebay_core::{Clock, Lane, Ready, Signal, SystemClock, Timestamp};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::{
     sync::{Notify, broadcast},
@@ -26,16 +26,39 @@ use tokio_stream::wrappers::BroadcastStream;
 /// What is delivered and neither acknowledged nor handed back in this time is delivered again.
 const ACK_WAIT: Duration = Duration::from_secs(3);
 
+/// What a delivery says.
+pub(crate) type Item = std::result::Result<Message, Undecodable>;
+
+/// One message: a bundle of submissions, or a bundle of one.
 #[derive(Clone)]
 struct Stored {
-    message: std::result::Result<Message, Undecodable>,
+    items: Vec<Item>,
     published_at: Timestamp,
+}
+
+struct Delivered {
+    at: Instant,
+    stored: Stored,
+    /// How many of its items are not answered yet.
+    open: usize,
+    handed_back: bool,
 }
 
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<(u64, Stored)>,
-    delivered: BTreeMap<u64, (Instant, Stored)>,
+    delivered: BTreeMap<u64, Delivered>,
+}
+
+/// How what is ready is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Lanes {
+    #[default]
+    Open,
+    /// They take nothing more.
+    Full,
+    /// They do not answer.
+    Silent,
 }
 
 #[derive(Default)]
@@ -45,6 +68,7 @@ struct State {
     /// So many messages to lanes are confirmed and forgotten.
     forget: usize,
     away: bool,
+    lanes: Lanes,
     /// Consumers made before this one never answer again.
     deaf_below: usize,
 }
@@ -94,10 +118,19 @@ impl MemoryBroker {
         self.state().away = away;
     }
 
+    pub(crate) fn set_lanes(&self, lanes: Lanes) {
+        self.state().lanes = lanes;
+    }
+
     /// Puts a message into a source as it is.
-    pub(crate) fn put(&self, source: Source, message: std::result::Result<Message, Undecodable>) {
+    pub(crate) fn put(&self, source: Source, item: Item) {
+        self.put_bundle(source, vec![item]);
+    }
+
+    /// Puts several into a source as one message.
+    pub(crate) fn put_bundle(&self, source: Source, items: Vec<Item>) {
         let stored = Stored {
-            message,
+            items,
             published_at: SystemClock.now(),
         };
         let mut state = self.state();
@@ -116,13 +149,34 @@ impl MemoryBroker {
         let state = self.state();
         let line = state.lines.get(source);
         line.map_or_else(Depth::default, |line| Depth {
-            waiting: line.waiting.len() as u64,
-            delivered: line.delivered.len() as u64,
+            waiting: line.waiting.iter().map(|(_, it)| it.items.len() as u64).sum(),
+            delivered: line
+                .delivered
+                .values()
+                .map(|it| it.stored.items.len() as u64)
+                .sum(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    fn publish_ready(&self, ready: Ready) -> std::result::Result<(), PublishError> {
+        let is_lost = {
+            let mut state = self.state();
+            if state.lanes == Lanes::Full {
+                return Err(PublishError::Full);
+            }
+            let is_lost = state.forget > 0;
+            state.forget = state.forget.saturating_sub(1);
+            is_lost
+        };
+        if !is_lost {
+            let lane = Source::Lane(ready.lane.clone());
+            self.put(lane, Ok(Message::Ready(ready)));
+        }
+        Ok(())
     }
 
     fn check_reachable(&self, doing: &'static str) -> Result<()> {
@@ -136,28 +190,28 @@ impl MemoryBroker {
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, batch: Vec<Message>) -> Vec<std::result::Result<(), PublishError>> {
-        batch
-            .into_iter()
-            .map(|message| {
-                if self.state().away {
-                    return Err(PublishError::Unavailable("the test says so".to_owned()));
-                }
-                if matches!(message, Message::Submission(_)) {
-                    self.put(Source::Submissions, Ok(message.clone()));
-                }
-                let lost = {
-                    let mut state = self.state();
-                    let lost = state.forget > 0;
-                    state.forget = state.forget.saturating_sub(1);
-                    lost
-                };
-                if message.verb() != "park" && !lost {
-                    let lane = message.lane().clone();
-                    self.put(Source::Lane(lane), Ok(message));
-                }
-                Ok(())
-            })
-            .collect()
+        if self.state().away {
+            return vec![Err(PublishError::Unavailable("the test says so".to_owned())); batch.len()];
+        }
+        let is_silent = || self.state().lanes == Lanes::Silent;
+        let is_submission = |message: &Message| matches!(message, Message::Submission(_));
+        if is_silent() && !batch.iter().all(is_submission) {
+            std::future::pending::<()>().await;
+        }
+        let bundle: Vec<Item> = batch
+            .iter()
+            .filter(|it| is_submission(it))
+            .cloned()
+            .map(Ok)
+            .collect();
+        if !bundle.is_empty() {
+            self.put_bundle(Source::Submissions, bundle);
+        }
+        let publish = |message| match message {
+            Message::Submission(_) => Ok(()),
+            Message::Ready(ready) => self.publish_ready(ready),
+        };
+        batch.into_iter().map(publish).collect()
     }
 
     async fn consume(&self, source: Source) -> Result<Subscription> {
@@ -230,26 +284,34 @@ impl End {
         let late: Vec<u64> = line
             .delivered
             .iter()
-            .filter(|(_, (at, _))| *at + ACK_WAIT < now)
+            .filter(|(_, delivered)| delivered.at + ACK_WAIT < now)
             .map(|(number, _)| *number)
             .collect();
         for number in late.into_iter().rev() {
-            if let Some((_, stored)) = line.delivered.remove(&number) {
-                line.waiting.push_front((number, stored));
+            if let Some(delivered) = line.delivered.remove(&number) {
+                line.waiting.push_front((number, delivered.stored));
             }
         }
-        let count = max.min(line.waiting.len());
-        let taken: Vec<(u64, Stored)> = line.waiting.drain(..count).collect();
-        let deliveries = taken.into_iter().map(|(number, stored)| {
+        let mut deliveries = Vec::new();
+        while let Some((_, next)) = line.waiting.front()
+            && deliveries.len() + next.items.len() <= max
+            && let Some((number, stored)) = line.waiting.pop_front()
+        {
             let token = Token(Bytes::copy_from_slice(&number.to_be_bytes()));
-            line.delivered.insert(number, (now, stored.clone()));
-            Delivery {
-                message: stored.message,
+            deliveries.extend(stored.items.iter().map(|item| Delivery {
+                message: item.clone(),
                 published_at: stored.published_at,
-                token,
-            }
-        });
-        Some(Ok(deliveries.collect()))
+                token: token.clone(),
+            }));
+            let delivered = Delivered {
+                at: now,
+                open: stored.items.len(),
+                stored,
+                handed_back: false,
+            };
+            line.delivered.insert(number, delivered);
+        }
+        Some(Ok(deliveries))
     }
 
     fn settle(&self, tokens: &[Token], back: bool) {
@@ -257,10 +319,16 @@ impl End {
         let line = state.lines.entry(self.source.clone()).or_default();
         for token in tokens.iter().rev() {
             let number = u64::from_be_bytes(token.0.as_ref().try_into().unwrap());
-            if let Some((_, stored)) = line.delivered.remove(&number)
-                && back
+            let Some(delivered) = line.delivered.get_mut(&number) else {
+                continue;
+            };
+            delivered.open -= 1;
+            delivered.handed_back |= back;
+            if delivered.open == 0
+                && let Some(delivered) = line.delivered.remove(&number)
+                && delivered.handed_back
             {
-                line.waiting.push_front((number, stored));
+                line.waiting.push_front((number, delivered.stored));
             }
         }
         self.arrived.notify_waiters();

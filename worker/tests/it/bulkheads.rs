@@ -11,7 +11,7 @@ use forebay_core::{Lane, Priority, QueueName, State, SubmitRequest, TaskId};
 use forebay_worker::{HandlerSettings, Handlers, WorkerOptions};
 use tokio::sync::Semaphore;
 
-use crate::support::{World, executor_only, holds, options, request, settings};
+use crate::support::{World, holds, options, request, settings, undispatched};
 
 /// How often each task was started, and a gate that the slow kind waits at.
 #[derive(Clone)]
@@ -115,7 +115,7 @@ async fn a_kind_at_the_bound_of_its_settings_holds_no_more_slots() {
         ..settings()
     };
     let flood = submit(&world, "slow", "default", 30).await;
-    let worker = world.worker(executor_only(), kinds.handlers(&few));
+    let worker = world.worker(undispatched(), kinds.handlers(&few));
     holds("two of them run", || {
         kinds.starts(&flood).iter().sum::<u32>() == 2
     })
@@ -141,7 +141,7 @@ async fn what_comes_behind_a_flood_runs_in_its_turn() {
     let mut all = submit(&world, "slow", "default", 2_000).await;
     all.extend(submit(&world, "quick", "default", 5).await);
     // Nobody publishes again: what were not run straight from the lane would not be run.
-    let _worker = world.worker(executor_only(), kinds.handlers(&settings()));
+    let _worker = world.worker(undispatched(), kinds.handlers(&settings()));
     world.wait_for_all(&all, State::Succeeded).await;
     assert!(kinds.starts(&all).iter().all(|&starts| starts == 1));
 }
@@ -152,12 +152,12 @@ async fn a_flood_is_not_kept_from_a_worker_that_has_room() {
     let kinds = Kinds::new();
     // As many as two workers can run.
     let flood = submit(&world, "slow", "default", 18).await;
-    let _first = world.worker(executor_only(), kinds.handlers(&settings()));
+    let _first = world.worker(undispatched(), kinds.handlers(&settings()));
     holds("the first runs nine, and holds some", || {
         kinds.starts(&flood).iter().sum::<u32>() == 9 && world.broker.depth_of(&lane()).delivered > 0
     })
     .await;
-    let _second = world.worker(executor_only(), kinds.handlers(&settings()));
+    let _second = world.worker(undispatched(), kinds.handlers(&settings()));
     holds("the second runs all others", || {
         kinds.starts(&flood).iter().all(|&starts| starts == 1)
     })
@@ -171,7 +171,7 @@ async fn what_is_held_goes_back_when_the_worker_stops() {
     let world = World::default();
     let kinds = Kinds::new();
     let flood = submit(&world, "slow", "default", 50).await;
-    let first = world.worker(executor_only(), kinds.handlers(&settings()));
+    let first = world.worker(undispatched(), kinds.handlers(&settings()));
     holds("a few are held", || {
         let depth = world.broker.depth_of(&lane());
         depth.waiting + depth.delivered == 41 && (1..=10).contains(&depth.delivered)

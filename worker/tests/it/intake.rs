@@ -4,12 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use forebay_broker::{Broker, Message, Source, Undecodable};
-use forebay_core::{Json, Lane, Priority, QueueName, State, Submission, SubmitRequest};
-use forebay_store::Record;
+use forebay_core::{Fingerprint, Json, Lane, Priority, QueueName, State, Submission, SubmitRequest};
 use forebay_worker::{Handlers, WorkerOptions};
 use tokio::sync::Semaphore;
 
-use crate::support::{World, executor_only, handle, holds, options, request, settings, submission, succeed};
+use crate::support::{World, handle, holds, options, request, settings, submission, succeed, undispatched};
 
 fn lane(priority: Priority) -> Source {
     Source::Lane(Lane::new(QueueName::default(), priority))
@@ -79,7 +78,7 @@ async fn several_queues_share_a_worker() {
 async fn a_kind_that_is_not_known_here_is_left_to_others() {
     let world = World::default();
     let first = world.worker(
-        executor_only(),
+        undispatched(),
         Handlers::new()
             .function("other", settings(), |(): (), _| async { Ok(()) })
             .unwrap(),
@@ -92,8 +91,9 @@ async fn a_kind_that_is_not_known_here_is_left_to_others() {
         })
         .await;
     world.wait_for(other, State::Succeeded).await;
+    let untouched = |id| world.store.task(id).map(|task| (task.state, task.fence));
     assert!(
-        ids.iter().all(|id| world.store.task(*id).is_none()),
+        ids.iter().all(|id| untouched(*id) == Some((State::Queued, 0))),
         "they were not even claimed"
     );
     first.is_healthy().await;
@@ -104,26 +104,38 @@ async fn a_kind_that_is_not_known_here_is_left_to_others() {
     world.wait_for_all(&ids, State::Succeeded).await;
 }
 
-/// Two requests under one idempotency key, accepted at the same moment: the one that was recorded first is the task, and
-/// the delivery of the other may come before its own.
+/// Two requests under one idempotency key, accepted at the same moment: the one that was recorded first is the task.
 #[tokio::test]
-async fn what_a_claim_grants_runs_by_its_own_kind() {
+async fn of_two_requests_under_one_key_one_runs_by_its_own_kind() {
     let world = World::default();
     let first = submission(request());
     let second = Submission {
         kind: "other".parse().unwrap(),
+        fingerprint: Some(Fingerprint([1; 16])),
         ..first.clone()
     };
-    world.store.record(std::slice::from_ref(&first)).await.unwrap();
-    world
-        .broker
-        .put(lane(Priority::Default), Ok(Message::Submission(second)));
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let note = |kind: &'static str| {
+        let runs = Arc::clone(&runs);
+        move |(): (), _| {
+            runs.lock().unwrap().push(kind);
+            async move { Ok(kind) }
+        }
+    };
     let handlers = Handlers::new()
-        .function("test", settings(), |(): (), _| async { Ok("test") })
-        .and_then(|it| it.function("other", settings(), |(): (), _| async { Ok("other") }));
-    let _worker = world.worker(executor_only(), handlers.unwrap());
+        .function("test", settings(), note("test"))
+        .and_then(|it| it.function("other", settings(), note("other")));
+    let both = [first.clone(), second].map(Message::Submission);
+    world.broker.publish(both.to_vec()).await;
+    let _worker = world.worker(undispatched(), handlers.unwrap());
     let task = world.wait_for(first.id, State::Succeeded).await;
     assert_eq!(task.result.unwrap().as_str(), "\"test\"");
+    holds("both are acknowledged, by recorder and executor", || {
+        world.broker.depth_of(&Source::Submissions).is_empty()
+            && world.broker.depth_of(&lane(Priority::Default)).is_empty()
+    })
+    .await;
+    assert_eq!(*runs.lock().unwrap(), ["test"]);
 }
 
 #[tokio::test]
@@ -134,7 +146,7 @@ async fn a_message_that_comes_twice_runs_its_task_once() {
     let runs = Arc::new(Mutex::new(0));
     let counter = Arc::clone(&runs);
     let _worker = world.worker(
-        executor_only(),
+        undispatched(),
         handle(move |_| {
             *counter.lock().unwrap() += 1;
             let gate = Arc::clone(&gate);
@@ -152,9 +164,12 @@ async fn a_message_that_comes_twice_runs_its_task_once() {
     world.broker.publish(vec![message.clone(), message.clone()]).await;
     world.wait_for(id, State::Running).await;
     world.broker.publish(vec![message.clone()]).await;
+    // Submissions are acknowledged after what is ready was published.
     let empty = || {
-        let depth = world.broker.depth_of(&lane(Priority::Default));
-        depth.is_empty()
+        let sources = [Source::Submissions, lane(Priority::Default)];
+        sources
+            .iter()
+            .all(|source| world.broker.depth_of(source).is_empty())
     };
     holds("all copies are acknowledged while the task runs", empty).await;
     open.add_permits(10);
@@ -182,9 +197,9 @@ async fn messages_that_nobody_can_decode_are_set_aside_once() {
         .put(lane(Priority::Default), Err(undecodable("ready")));
     let id = world.submit(request()).await;
     world.wait_for(id, State::Succeeded).await;
-    holds("both are set aside", || world.store.rejects().len() == 2).await;
-    holds("both are counted", || {
-        worker.metric("forebay_undecodable_messages_total 2")
+    holds("all are set aside", || world.store.rejects().len() == 3).await;
+    holds("all are counted", || {
+        worker.metric("forebay_undecodable_messages_total 3")
     })
     .await;
     holds("nothing is left", || {
@@ -192,5 +207,5 @@ async fn messages_that_nobody_can_decode_are_set_aside_once() {
             && world.broker.depth_of(&lane(Priority::Default)).is_empty()
     })
     .await;
-    assert_eq!(world.store.rejects().len(), 2);
+    assert_eq!(world.store.rejects().len(), 3);
 }

@@ -9,6 +9,7 @@ mod dispatching;
 mod draining;
 mod intake;
 mod outages;
+mod recording;
 mod running;
 #[cfg(feature = "sabotage")]
 mod sabotage;

@@ -11,7 +11,7 @@ use forebay_worker::{Handlers, Roles, WorkerOptions};
 
 use tokio::sync::Semaphore;
 
-use crate::support::{LEASE, World, executor_only, handle, holds, options, request, succeed};
+use crate::support::{LEASE, World, handle, holds, options, request, succeed, undispatched};
 
 #[tokio::test]
 async fn while_the_store_is_away_the_broker_holds_what_comes_and_nothing_is_lost() {
@@ -127,7 +127,7 @@ async fn one_poisoned_message_never_stops_its_neighbours() {
     world.wait_for_all(&after, State::Succeeded).await;
     holds("it is set aside", || world.store.rejects().len() == 1).await;
     let reject = &world.store.rejects()[0];
-    assert_eq!(reject.subject, "submit.default.default");
+    assert_eq!(reject.subject, "submit");
     assert!(reject.reason.contains("a poisoned row"), "{}", reject.reason);
     assert!(forebay_broker::wire::decode("submit", reject.body.clone()).is_ok());
     holds("it is counted", || {
@@ -170,7 +170,7 @@ async fn an_outage_of_the_store_does_not_look_like_the_death_of_all_workers() {
     let open = Arc::clone(&gate);
     let executor = world.worker_on(
         Arc::clone(&executors),
-        executor_only(),
+        undispatched(),
         handle(move |_| {
             let gate = Arc::clone(&gate);
             async move {

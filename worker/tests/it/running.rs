@@ -365,3 +365,58 @@ async fn busy_slots_are_shown() {
     }
     panic!("the heartbeat never said so");
 }
+
+/// Attempts of a kind that always ended at once are begun one after the other.
+#[tokio::test]
+async fn quick_attempts_share_a_task_and_none_suffers_for_another() {
+    let world = World::default();
+    let handlers = handle_with(
+        HandlerSettings {
+            timeout: Duration::from_millis(300),
+            ..settings()
+        },
+        |execution| async move {
+            match execution.payload.as_str() {
+                "\"panic\"" if execution.attempt == 1 => panic!("a quick one"),
+                "\"wait\"" => tokio::time::sleep(Duration::from_millis(5)).await,
+                "\"hang\"" if execution.attempt == 1 => std::future::pending().await,
+                "\"fail\"" => return Err(HandlerError::permanent("as asked")),
+                _ => {}
+            }
+            Ok(execution.payload)
+        },
+    );
+    let options = forebay_worker::WorkerOptions {
+        concurrency: 200,
+        ..options()
+    };
+    let worker = world.worker(options, handlers);
+    let mut orders = vec!["quick"; 400];
+    for (index, order) in ["panic", "wait", "hang", "fail"]
+        .into_iter()
+        .cycle()
+        .take(40)
+        .enumerate()
+    {
+        orders[200 + index * 5] = order;
+    }
+    let mut ids = Vec::new();
+    for order in orders {
+        let payload = Some(Json::of(order).unwrap());
+        ids.push((world.submit(SubmitRequest { payload, ..request() }).await, order));
+    }
+    for (id, order) in ids {
+        let expected = match order {
+            "panic" => (State::Succeeded, 2, Some("failed")),
+            "hang" => (State::Succeeded, 2, Some("timed_out")),
+            "fail" => (State::Failed, 1, Some("failed")),
+            _ => (State::Succeeded, 1, None),
+        };
+        let task = world.wait_for(id, expected.0).await;
+        let error = task.errors.first().map(|error| &*error.outcome);
+        assert_eq!((task.state, task.attempt, error), expected, "{order}");
+    }
+    let store = Arc::clone(&world.store);
+    worker.drain().await;
+    assert_eq!(store.claims_held(), 0);
+}

@@ -12,7 +12,7 @@ use forebay_core::{
     SystemClock, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
-    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Delivered, Dispatch, Execute, Heartbeat,
+    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
     Rejects, Republished, Result, StoreError, TaskFilter,
 };
@@ -213,16 +213,19 @@ fn ready_of(row: &Row) -> Ready {
     }
 }
 
-fn insert(state: &mut State, task: &Submission) -> bool {
-    if state.tasks.contains_key(&task.id) {
-        return false;
+fn insert(state: &mut State, task: &Submission) -> Recorded {
+    if let Some(known) = state.tasks.get(&task.id) {
+        return match known.task.fingerprint == task.fingerprint {
+            true => Recorded::Duplicate,
+            false => Recorded::Conflict,
+        };
     }
     let row = Row {
         task: task.clone(),
         lifecycle: Lifecycle::accepted(task.run_at),
         max_attempts: task.max_attempts.unwrap_or(0),
         timeout: task.timeout.unwrap_or_default(),
-        queued_at: task.created_at,
+        queued_at: now(),
         started_at: None,
         finished_at: None,
         result: None,
@@ -230,7 +233,7 @@ fn insert(state: &mut State, task: &Submission) -> bool {
         log: None,
     };
     state.tasks.insert(task.id, row);
-    true
+    Recorded::New
 }
 
 fn take_back(state: &mut State, dead: impl Fn(&Worker) -> bool, lost_max: u32) -> Vec<TaskEvent> {
@@ -260,8 +263,7 @@ impl Record for MemoryStore {
             if batch.iter().any(|task| state.poison.contains(&task.id)) {
                 return Err(refused("record"));
             }
-            let recorded = |new| if new { Recorded::New } else { Recorded::Duplicate };
-            Ok(batch.iter().map(|task| recorded(insert(state, task))).collect())
+            Ok(batch.iter().map(|task| insert(state, task)).collect())
         })
     }
 
@@ -318,7 +320,7 @@ impl Execute for MemoryStore {
             }
             if batch
                 .iter()
-                .any(|request| state.poison.contains(&request.delivered.id()))
+                .any(|request| state.poison.contains(&request.ready.id))
             {
                 return Err(refused("claim"));
             }
@@ -368,13 +370,8 @@ impl Execute for MemoryStore {
 }
 
 fn claim_one(state: &mut State, worker: WorkerId, request: &ClaimRequest) -> Option<Claimed> {
-    if let Delivered::Submission(task) = &request.delivered {
-        insert(state, task);
-    }
-    let row = state.tasks.get_mut(&request.delivered.id())?;
-    row.lifecycle
-        .claim(request.delivered.fence(), worker, now())
-        .ok()?;
+    let row = state.tasks.get_mut(&request.ready.id)?;
+    row.lifecycle.claim(request.ready.fence, worker, now()).ok()?;
     row.started_at = Some(now());
     if row.max_attempts == 0 {
         row.max_attempts = request.max_attempts;

@@ -255,10 +255,13 @@ pub(crate) async fn holds(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || if condition() { Ok(()) } else { Err(()) }).await;
 }
 
-/// Without dispatcher and recorder.
-pub(crate) fn executor_only() -> WorkerOptions {
+/// Without a dispatcher: nobody publishes again.
+pub(crate) fn undispatched() -> WorkerOptions {
     WorkerOptions {
-        roles: Roles::EXECUTOR,
+        roles: Roles {
+            dispatcher: false,
+            ..Roles::ALL
+        },
         ..options()
     }
 }

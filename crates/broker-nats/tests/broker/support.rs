@@ -11,12 +11,16 @@ use std::{
 use async_trait::async_trait;
 use forebay_broker::{Broker, Delivery, Message, PublishError, Source, Subscription, conformance::Fixture};
 use forebay_broker_nats::{NatsBroker, NatsOptions};
-use forebay_core::{Clock, Lane, Submission, SubmitRequest, SystemClock, TaskId};
+use forebay_core::{Clock, Lane, Ready, Submission, SubmitRequest, SystemClock, TaskId};
 use forebay_testkit::{
     nats::{Nats, Setup},
     wait,
 };
 use serde_json::Value;
+
+/// The streams as they are called by default.
+pub(crate) const INTAKE: &str = "FOREBAY";
+pub(crate) const READY: &str = "FOREBAY_READY";
 
 /// How long something that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,11 +45,6 @@ pub(crate) fn options(server: &Nats) -> NatsOptions {
 /// A fresh server with a broker.
 pub(crate) async fn fresh() -> Served {
     served(Setup::default(), |_| {}).await
-}
-
-/// The same, with a server as old as to know no atomic batches, as far as the broker can see.
-pub(crate) async fn fresh_with_single_publishes() -> Served {
-    served(Setup::default(), |options| options.atomic_batches = false).await
 }
 
 /// A fresh server with a broker, both set up differently.
@@ -95,34 +94,59 @@ impl Served {
         serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON")
     }
 
-    /// How many messages the stream holds.
-    pub(crate) async fn stored(&self) -> u64 {
-        let info = self.api("STREAM.INFO.FOREBAY", &Value::Null).await;
+    /// How many messages a stream holds.
+    pub(crate) async fn stored(&self, stream: &str) -> u64 {
+        let info = self.api(&format!("STREAM.INFO.{stream}"), &Value::Null).await;
         info["state"]["messages"].as_u64().expect("a count")
     }
 
-    /// How many pull requests wait at a consumer.
+    /// How many pull requests wait at a lane's consumer.
     pub(crate) async fn waiting_pulls(&self, consumer: &str) -> u64 {
         let info = self
-            .api(&format!("CONSUMER.INFO.FOREBAY.{consumer}"), &Value::Null)
+            .api(&format!("CONSUMER.INFO.{READY}.{consumer}"), &Value::Null)
             .await;
         info["num_waiting"].as_u64().expect("a count")
     }
 
-    /// Publishes as one batch; the first error, if there is any.
-    pub(crate) async fn try_publish(&self, tasks: &[Submission]) -> Result<(), PublishError> {
-        let batch = tasks.iter().cloned().map(Message::Submission).collect();
+    /// Submits as one batch; the first error, if there is any.
+    pub(crate) async fn try_submit(&self, tasks: &[Submission]) -> Result<(), PublishError> {
+        self.try_publish(tasks.iter().cloned().map(Message::Submission).collect())
+            .await
+    }
+
+    /// Makes ready as one batch; the first error, if there is any.
+    pub(crate) async fn try_ready(&self, tasks: &[Submission]) -> Result<(), PublishError> {
+        self.try_publish(tasks.iter().map(ready).collect()).await
+    }
+
+    pub(crate) async fn try_publish(&self, batch: Vec<Message>) -> Result<(), PublishError> {
+        let count = batch.len();
         let outcomes = self.broker.publish(batch).await;
-        assert_eq!(outcomes.len(), tasks.len());
+        assert_eq!(outcomes.len(), count);
         outcomes.into_iter().collect()
     }
 
-    /// Publishes, again and again until it is confirmed.
-    pub(crate) async fn publish_at_last(&self, tasks: &[Submission]) {
+    /// Submits, again and again until it is confirmed.
+    pub(crate) async fn submit_at_last(&self, tasks: &[Submission]) {
         wait::until("a confirmation", PATIENCE, || async {
-            self.try_publish(tasks).await.map(|()| true)
+            self.try_submit(tasks).await.map(|()| true)
         })
         .await;
+    }
+
+    /// Makes ready, again and again until it is confirmed.
+    pub(crate) async fn ready_at_last(&self, tasks: &[Submission]) {
+        wait::until("a confirmation", PATIENCE, || async {
+            self.try_ready(tasks).await.map(|()| true)
+        })
+        .await;
+    }
+
+    pub(crate) async fn record(&self) -> Subscription {
+        self.broker
+            .consume(Source::Submissions)
+            .await
+            .expect("a subscription")
     }
 
     pub(crate) async fn consume(&self, lane: &Lane) -> Subscription {
@@ -139,6 +163,17 @@ impl Served {
         })
         .await
     }
+}
+
+/// A recorded task as it is published when it is ready.
+pub(crate) fn ready(task: &Submission) -> Message {
+    Message::Ready(Ready {
+        id: task.id,
+        kind: task.kind.clone(),
+        lane: task.lane.clone(),
+        fence: 0,
+        lost: 0,
+    })
 }
 
 pub(crate) fn lane(queue: &str) -> Lane {

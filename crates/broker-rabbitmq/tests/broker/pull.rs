@@ -14,7 +14,7 @@ use crate::support::*;
 async fn what_was_not_asked_for_is_left_to_others() {
     let served = fresh().await;
     let lane = lane("modest");
-    served.try_publish(&tasks(&lane, 60)).await.unwrap();
+    served.try_ready(&tasks(&lane, 60)).await.unwrap();
     let (mut one, mut other) = (served.consume(&lane).await, served.consume(&lane).await);
     for acknowledge in [true, false] {
         let held = hold(&mut one, 10).await;
@@ -35,6 +35,41 @@ async fn what_was_not_asked_for_is_left_to_others() {
     }
 }
 
+/// A call that waits returns with the first that comes. What came just behind it goes back where no other call is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_too_late_goes_back() {
+    let served = fresh().await;
+    let lane = lane("late");
+    let (mut one, mut other) = (served.consume(&lane).await, served.consume(&lane).await);
+    for _ in 0..20 {
+        let published = tasks(&lane, 10);
+        let publishing = async {
+            // Long enough for the other to wait.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            served.try_ready(&published).await.unwrap();
+        };
+        let (came, ()) = tokio::join!(one.consumer.next(10, PATIENCE), publishing);
+        let came = came.unwrap();
+        assert!((1..=10).contains(&came.len()), "{} came", came.len());
+        let (delivered, waiting) = (came.len() as u64, 10 - came.len() as u64);
+        wait::until("the rest to wait", PATIENCE, async || {
+            let depth = served.broker.depth(&lane).await.map_err(|e| e.to_string())?;
+            if (depth.waiting, depth.delivered) == (waiting, delivered) {
+                Ok(true)
+            } else {
+                Err(format!("{depth:?} with {delivered} handed out"))
+            }
+        })
+        .await;
+        let mut seen: Vec<_> = came.iter().map(id).collect();
+        let tokens = came.into_iter().map(|delivery| delivery.token).collect();
+        one.acks.ack(tokens).await.unwrap();
+        seen.extend(take(&mut other, 10 - seen.len()).await);
+        seen.sort_unstable();
+        assert_eq!(seen, ids(&published));
+    }
+}
+
 /// A call that was dropped may have asked for more than the next one does.
 #[tokio::test]
 async fn a_smaller_call_after_an_abandoned_one_gets_what_it_asked_for() {
@@ -47,7 +82,7 @@ async fn a_smaller_call_after_an_abandoned_one_gets_what_it_asked_for() {
         let abandoned = subscription.consumer.next(8, Duration::from_secs(30));
         let patience = Duration::from_micros(1 + 700 * round as u64);
         assert!(timeout(patience, abandoned).await.is_err());
-        served.try_publish(few).await.unwrap();
+        served.try_ready(few).await.unwrap();
         while came.len() < 8 * (round + 1) {
             let more = subscription
                 .consumer
@@ -69,7 +104,7 @@ async fn a_dropped_consumer_leaves_all_to_others_at_once() {
     let served = fresh().await;
     let lane = lane("dropped");
     let published = tasks(&lane, 50);
-    served.try_publish(&published).await.unwrap();
+    served.try_ready(&published).await.unwrap();
     let mut kept = Vec::new();
     for round in 0..40_u64 {
         let mut dying = served.consume(&lane).await;
@@ -102,7 +137,7 @@ async fn a_dropped_consumer_leaves_all_to_others_at_once() {
 async fn what_was_handed_out_can_be_acknowledged_after_the_consumer_is_gone() {
     let served = fresh().await;
     let lane = lane("late");
-    served.try_publish(&tasks(&lane, 4)).await.unwrap();
+    served.try_ready(&tasks(&lane, 4)).await.unwrap();
     let mut subscription = served.consume(&lane).await;
     let held = hold(&mut subscription, 4).await;
     let acks = std::sync::Arc::clone(&subscription.acks);
@@ -127,7 +162,7 @@ async fn answers_go_to_the_subscription_that_delivered() {
     let served = fresh().await;
     let lanes = [lane("a"), lane("b")];
     for lane in &lanes {
-        served.try_publish(&tasks(lane, 2)).await.unwrap();
+        served.try_ready(&tasks(lane, 2)).await.unwrap();
     }
     let mut subscriptions = [served.consume(&lanes[0]).await, served.consume(&lanes[1]).await];
     let held = hold(&mut subscriptions[0], 2).await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use forebay_broker::{Broker, Message, PublishError, Source, conformance::Fixture};
+use forebay_broker::{Broker, PublishError, Source, conformance::Fixture};
 use forebay_broker_rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use forebay_core::{Json, Lane, Ready, Signal, Submission, SubmitRequest};
+use forebay_core::{Json, Lane, Signal, SubmitRequest, TaskId};
 use forebay_testkit::wait;
 use futures::FutureExt;
 use lapin::{
@@ -49,13 +49,13 @@ async fn a_batch_over_several_lanes_is_published_to_each() {
     let served = fresh().await;
     let lanes = [lane("a"), lane("b")];
     let published: Vec<_> = lanes.iter().flat_map(|lane| tasks(lane, 3)).collect();
-    served.try_publish(&published).await.unwrap();
+    served.try_ready(&published).await.unwrap();
     for (lane, expected) in lanes.iter().zip(published.chunks(3)) {
         assert_eq!(take(&mut served.consume(lane).await, 3).await, ids(expected));
     }
 }
 
-/// A lane whose queue can't be made holds up no other.
+/// A lane whose queue can't be made holds up no other, and no submission.
 #[tokio::test]
 async fn a_lane_that_cannot_be_set_up_fails_alone() {
     let served = fresh().await;
@@ -71,11 +71,12 @@ async fn a_lane_that_cannot_be_set_up_fails_alone() {
         .await
         .unwrap();
     let published: Vec<_> = lanes.iter().flat_map(|lane| tasks(lane, 2)).collect();
-    let batch = published.iter().cloned().map(Message::Submission).collect();
+    let mut batch: Vec<_> = published.iter().map(ready).collect();
+    batch.extend(submissions(&published[..2]));
     let outcomes = served.broker.publish(batch).await;
     let failed = |outcome: &Result<(), PublishError>| matches!(outcome, Err(PublishError::Unavailable(_)));
     assert!(outcomes[..2].iter().all(failed), "{outcomes:?}");
-    assert_eq!(outcomes[2..], [Ok(()), Ok(())]);
+    assert!(outcomes[2..].iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(
         take(&mut served.consume(&lanes[1]).await, 2).await,
         ids(&published[2..])
@@ -91,11 +92,10 @@ async fn the_recorders_queue_is_left_alone_until_it_has_settled() {
         ..SubmitRequest::default()
     };
     let parked = task(&lane("settling"), request);
-    // Makes the lane, so that the recorder's queue alone is new.
-    served.publish_at_last(std::slice::from_ref(&parked)).await;
+    served.submit_at_last(std::slice::from_ref(&parked)).await;
     served.delete("forebay.recorder").await;
     let deleted = tokio::time::Instant::now();
-    served.publish_at_last(&[parked]).await;
+    served.submit_at_last(&[parked]).await;
     let took = deleted.elapsed();
     assert!(took >= Duration::from_millis(700), "it was used after {took:?}");
 }
@@ -108,11 +108,10 @@ async fn what_comes_back_is_published_again() {
     let [gone, there] = [lane("gone"), lane("there")];
     for count in [1, 40] {
         for lane in [&gone, &there] {
-            served.try_publish(&tasks(lane, 1)).await.unwrap();
+            served.try_ready(&tasks(lane, 1)).await.unwrap();
             take(&mut served.consume(lane).await, 1).await;
         }
         served.delete("forebay.lane.gone.default").await;
-        // A submission still has the recorder to go to; what is recorded already has the lane alone.
         let tasks: Vec<_> = (0..count)
             .flat_map(|_| {
                 [
@@ -138,17 +137,6 @@ async fn what_comes_back_is_published_again() {
     }
 }
 
-/// The same task, recorded and ready.
-fn ready(task: &Submission) -> Message {
-    Message::Ready(Ready {
-        id: task.id,
-        kind: task.kind.clone(),
-        lane: task.lane.clone(),
-        fence: 0,
-        lost: 0,
-    })
-}
-
 #[tokio::test]
 async fn a_deleted_queue_ends_the_subscription_and_is_made_again() {
     let served = fresh().await;
@@ -169,32 +157,58 @@ async fn a_deleted_queue_ends_the_subscription_and_is_made_again() {
         drop(subscription);
         let mut subscription = served.broker.consume(source.clone()).await.unwrap();
         let task = tasks(&lane, 1);
-        served.try_publish(&task).await.unwrap();
+        let published = match source {
+            Source::Lane(_) => served.try_ready(&task).await,
+            Source::Submissions => served.try_submit(&task).await,
+        };
+        published.unwrap();
         assert_eq!(take(&mut subscription, 1).await, ids(&task));
-        if source == &lane_source {
-            take(&mut served.broker.consume(Source::Submissions).await.unwrap(), 1).await;
-        }
     }
 }
 
-/// Nobody consumes when the recorder's queue is deleted, and only parked submissions have no other queue.
+/// Nobody consumes when the recorder's queue is deleted. A whole bundle comes back then.
 #[tokio::test]
-async fn a_parked_submission_finds_the_recorders_queue_made_again() {
+async fn submissions_find_the_recorders_queue_made_again() {
     let served = fresh().await;
-    let lane = lane("parked");
+    let lane = lane("submitted");
     served.delete("forebay.recorder").await;
     assert_eq!(served.broker.unrecorded().await.unwrap(), 0);
-    let parked = task(
-        &lane,
-        SubmitRequest {
-            delay_seconds: Some(3_600.0),
-            ..SubmitRequest::default()
-        },
-    );
-    served.try_publish(std::slice::from_ref(&parked)).await.unwrap();
-    assert_eq!(served.broker.unrecorded().await.unwrap(), 1);
+    let submitted = tasks(&lane, 30);
+    served.try_submit(&submitted).await.unwrap();
+    assert_ne!(served.broker.unrecorded().await.unwrap(), 0);
     let mut recorder = served.broker.consume(Source::Submissions).await.unwrap();
-    assert_eq!(take(&mut recorder, 1).await, [parked.id]);
+    assert_eq!(take(&mut recorder, 30).await, ids(&submitted));
+    assert_eq!(served.broker.unrecorded().await.unwrap(), 0);
+}
+
+/// Submissions that are published together are one message for the server, unless they are large.
+#[tokio::test]
+async fn submissions_travel_together() {
+    let served = fresh().await;
+    let lane = lane("together");
+    let mut submitted = tasks(&lane, 2_500);
+    let payload = format!("\"{}\"", "x".repeat(150_000));
+    let large = || SubmitRequest {
+        payload: Json::parse(payload.as_bytes()).ok(),
+        ..SubmitRequest::default()
+    };
+    submitted.extend((0..8).map(|_| task(&lane, large())));
+    served.try_submit(&submitted).await.unwrap();
+    // Three of up to a thousand, of which the last has six of the large ones too, and one with the other two.
+    assert_eq!(served.broker.unrecorded().await.unwrap(), 4);
+    let mut recorder = served.broker.consume(Source::Submissions).await.unwrap();
+    let held = hold(&mut recorder, submitted.len()).await;
+    assert_eq!(held.iter().map(id).collect::<Vec<_>>(), ids(&submitted));
+    let mut tokens: Vec<_> = held.into_iter().map(|delivery| delivery.token).collect();
+    let last = tokens.split_off(2_506);
+    let first = tokens.remove(0);
+    recorder.acks.ack(tokens).await.unwrap();
+    assert_eq!(served.broker.unrecorded().await.unwrap(), 2);
+    recorder.acks.ack(last).await.unwrap();
+    assert_eq!(served.broker.unrecorded().await.unwrap(), 1);
+    recorder.acks.hand_back(vec![first]).await.unwrap();
+    assert_eq!(take(&mut recorder, 1_000).await, ids(&submitted[..1_000]));
+    assert_eq!(served.broker.unrecorded().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -214,7 +228,7 @@ async fn a_queue_with_other_settings_is_used_as_it_is() {
         .await;
     declared.unwrap();
     let (lane, task) = (lane("other"), tasks(&lane("other"), 1));
-    served.try_publish(&task).await.unwrap();
+    served.try_ready(&task).await.unwrap();
     assert_eq!(take(&mut served.consume(&lane).await, 1).await, ids(&task));
 }
 
@@ -224,7 +238,7 @@ async fn a_message_that_is_handed_back_again_and_again_stays() {
     let served = fresh().await;
     let lane = lane("again");
     let task = tasks(&lane, 1);
-    served.try_publish(&task).await.unwrap();
+    served.try_ready(&task).await.unwrap();
     let mut subscription = served.consume(&lane).await;
     for _ in 0..30 {
         let held = hold(&mut subscription, 1).await;
@@ -255,12 +269,11 @@ async fn a_full_queue_refuses_until_there_is_room() {
     };
     let mut taken = Vec::new();
     wait::until("a refusal", PATIENCE, async || {
-        let next = large();
-        match served.try_publish(std::slice::from_ref(&next)).await {
-            Ok(()) => taken.push(next.id),
+        let next = [large(), large()];
+        match served.try_submit(&next).await {
+            Ok(()) => taken.extend(ids(&next)),
             Err(error) => {
-                // The other of its two queues may have had room, so it is not said that it was not taken.
-                assert_eq!(error, PublishError::PartlyFull);
+                assert_eq!(error, PublishError::Full);
                 return true;
             }
         }
@@ -268,36 +281,35 @@ async fn a_full_queue_refuses_until_there_is_room() {
         false
     })
     .await;
-    refuses_what_is_ready(&served, &lane).await;
-    let mut subscription = served.consume(&lane).await;
+    let ready = fill(&served, &lane).await;
     let mut recorder = served.broker.consume(Source::Submissions).await.unwrap();
-    assert!(
-        take(&mut subscription, taken.len())
-            .await
-            .starts_with(&taken[..1])
-    );
-    take(&mut recorder, taken.len()).await;
-    served.publish_at_last(&[large()]).await;
+    assert_eq!(take(&mut recorder, taken.len()).await, taken);
+    served.submit_at_last(&[large()]).await;
+    let mut subscription = served.consume(&lane).await;
+    assert_eq!(take(&mut subscription, ready.len()).await, ready);
+    served.ready_at_last(&tasks(&lane, 1)).await;
 }
 
-/// What is ready has one queue, and was not taken where that refuses.
-async fn refuses_what_is_ready(served: &Served, lane: &Lane) {
+/// Publishes what is ready until some of it is refused. Says what was not.
+async fn fill(served: &Served, lane: &Lane) -> Vec<TaskId> {
+    let mut taken = Vec::new();
     wait::until("a refusal", PATIENCE, async || {
-        let batch = tasks(lane, 100).iter().map(ready).collect();
-        let refused: Vec<_> = served
-            .broker
-            .publish(batch)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-            .collect();
-        assert!(
-            refused.iter().all(|error| *error == PublishError::Full),
-            "{refused:?}"
-        );
-        !refused.is_empty()
+        let tasks = tasks(lane, 100);
+        let outcomes = served.broker.publish(tasks.iter().map(ready).collect()).await;
+        let mut refused = false;
+        for (task, outcome) in tasks.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => taken.push(task.id),
+                Err(error) => {
+                    assert_eq!(error, PublishError::Full);
+                    refused = true;
+                }
+            }
+        }
+        refused
     })
     .await;
+    taken
 }
 
 /// What is not of our making is handed out as it is, and holds up nothing.
@@ -305,12 +317,20 @@ async fn refuses_what_is_ready(served: &Served, lane: &Lane) {
 async fn a_message_that_cannot_be_decoded_is_delivered_as_such() {
     let served = fresh().await;
     let lane = lane("garbage");
-    let mut subscription = served.consume(&lane).await;
+    let mut lane_reader = served.consume(&lane).await;
+    let mut recorder = served.broker.consume(Source::Submissions).await.unwrap();
     let client = served.client().await;
     for (exchange, key) in [
-        ("forebay", "submit.garbage.default"),
+        ("forebay", "ready.garbage.default"),
         ("", "forebay.lane.garbage.default"),
+        ("forebay", "submit"),
+        ("", "forebay.recorder"),
     ] {
+        let subscription = if key.contains("garbage") {
+            &mut lane_reader
+        } else {
+            &mut recorder
+        };
         let options = BasicPublishOptions::default();
         client
             .basic_publish(
@@ -322,7 +342,7 @@ async fn a_message_that_cannot_be_decoded_is_delivered_as_such() {
             )
             .await
             .unwrap();
-        let came = hold(&mut subscription, 1).await;
+        let came = hold(subscription, 1).await;
         let undecodable = came[0].message.as_ref().unwrap_err();
         assert_eq!(
             (undecodable.subject.as_str(), &undecodable.body[..]),
@@ -331,8 +351,10 @@ async fn a_message_that_cannot_be_decoded_is_delivered_as_such() {
         subscription.acks.ack(vec![came[0].token.clone()]).await.unwrap();
     }
     let task = tasks(&lane, 1);
-    served.try_publish(&task).await.unwrap();
-    assert_eq!(take(&mut subscription, 1).await, ids(&task));
+    served.try_submit(&task).await.unwrap();
+    assert_eq!(take(&mut recorder, 1).await, ids(&task));
+    served.try_ready(&task).await.unwrap();
+    assert_eq!(take(&mut lane_reader, 1).await, ids(&task));
 }
 
 /// What other processes' recorders hold is not recorded yet.
@@ -340,11 +362,16 @@ async fn a_message_that_cannot_be_decoded_is_delivered_as_such() {
 async fn what_recorders_elsewhere_hold_is_counted() {
     let served = fresh().await;
     let (another, third, lane) = (served.another().await, served.another().await, lane("elsewhere"));
-    served.try_publish(&tasks(&lane, 7)).await.unwrap();
+    // One by one: what is published together counts as one.
+    for task in tasks(&lane, 7) {
+        served.try_submit(&[task]).await.unwrap();
+    }
     let mut elsewhere = another.consume(Source::Submissions).await.unwrap();
     let held = hold(&mut elsewhere, 7).await;
     let mut here = served.broker.consume(Source::Submissions).await.unwrap();
-    served.try_publish(&tasks(&lane, 2)).await.unwrap();
+    for task in tasks(&lane, 2) {
+        served.try_submit(&[task]).await.unwrap();
+    }
     for broker in [
         &served.broker() as &dyn std::ops::Deref<Target = dyn Broker>,
         &another,
@@ -379,7 +406,9 @@ async fn what_recorders_elsewhere_hold_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_recorders_hold_is_counted_while_the_queue_is_slow() {
     let mut served = alone().await;
-    served.publish_at_last(&tasks(&lane("slow"), 3)).await;
+    for task in tasks(&lane("slow"), 3) {
+        served.submit_at_last(&[task]).await;
+    }
     let another = served.another().await;
     let mut recorder = another.consume(Source::Submissions).await.unwrap();
     let _held = hold(&mut recorder, 3).await;
@@ -425,7 +454,7 @@ async fn that_nothing_is_unrecorded_is_known_soon() {
 #[tokio::test]
 async fn without_the_answer_of_a_recorder_the_count_is_not_known() {
     let served = fresh().await;
-    served.try_publish(&tasks(&lane("silent"), 1)).await.unwrap();
+    served.try_submit(&tasks(&lane("silent"), 1)).await.unwrap();
     let client = served.client().await;
     let options = BasicConsumeOptions::default();
     let mut silent = client
@@ -459,7 +488,7 @@ async fn a_submission_on_its_way_to_a_recorder_is_counted() {
     ];
     for round in 0..150 {
         let task = tasks(&lane, 1);
-        served.try_publish(&task).await.unwrap();
+        served.try_submit(&task).await.unwrap();
         for _ in 0..3 {
             let unrecorded = served.broker.unrecorded().await.unwrap();
             assert_ne!(unrecorded, 0, "missed in round {round}");

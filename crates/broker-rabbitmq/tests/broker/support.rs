@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use forebay_broker::{Broker, Delivery, Message, PublishError, Source, Subscription, conformance::Fixture};
 use forebay_broker_rabbitmq::{RabbitMqBroker, RabbitMqOptions};
-use forebay_core::{Clock, Lane, Submission, SubmitRequest, SystemClock, TaskId};
+use forebay_core::{Clock, Lane, Ready, Submission, SubmitRequest, SystemClock, TaskId};
 use forebay_testkit::{rabbitmq::RabbitMq, wait};
 
 /// How long something that must happen may take on a busy machine.
@@ -120,18 +120,35 @@ impl Served {
         deleted.expect("a queue to delete");
     }
 
-    /// Publishes as one batch; the first error, if there is any.
-    pub(crate) async fn try_publish(&self, tasks: &[Submission]) -> Result<(), PublishError> {
-        let batch = tasks.iter().cloned().map(Message::Submission).collect();
+    /// Submits, as one batch; the first error, if there is any.
+    pub(crate) async fn try_submit(&self, tasks: &[Submission]) -> Result<(), PublishError> {
+        self.try_publish(submissions(tasks)).await
+    }
+
+    /// Publishes that these are ready, as one batch; the first error, if there is any.
+    pub(crate) async fn try_ready(&self, tasks: &[Submission]) -> Result<(), PublishError> {
+        self.try_publish(tasks.iter().map(ready).collect()).await
+    }
+
+    async fn try_publish(&self, batch: Vec<Message>) -> Result<(), PublishError> {
+        let count = batch.len();
         let outcomes = self.broker.publish(batch).await;
-        assert_eq!(outcomes.len(), tasks.len());
+        assert_eq!(outcomes.len(), count);
         outcomes.into_iter().collect()
     }
 
-    /// Publishes, again and again until it is confirmed.
-    pub(crate) async fn publish_at_last(&self, tasks: &[Submission]) {
+    /// Submits, again and again until it is confirmed.
+    pub(crate) async fn submit_at_last(&self, tasks: &[Submission]) {
         wait::until("a confirmation", PATIENCE, || async {
-            self.try_publish(tasks).await.map(|()| true)
+            self.try_submit(tasks).await.map(|()| true)
+        })
+        .await;
+    }
+
+    /// Publishes that these are ready, again and again until it is confirmed.
+    pub(crate) async fn ready_at_last(&self, tasks: &[Submission]) {
+        wait::until("a confirmation", PATIENCE, || async {
+            self.try_ready(tasks).await.map(|()| true)
         })
         .await;
     }
@@ -173,6 +190,21 @@ pub(crate) fn task(lane: &Lane, request: SubmitRequest) -> Submission {
     request
         .accept(SystemClock.now(), &random)
         .expect("a valid request")
+}
+
+pub(crate) fn submissions(tasks: &[Submission]) -> Vec<Message> {
+    tasks.iter().cloned().map(Message::Submission).collect()
+}
+
+/// The same task, recorded and ready.
+pub(crate) fn ready(task: &Submission) -> Message {
+    Message::Ready(Ready {
+        id: task.id,
+        kind: task.kind.clone(),
+        lane: task.lane.clone(),
+        fence: 0,
+        lost: 0,
+    })
 }
 
 pub(crate) fn id(delivery: &Delivery) -> TaskId {

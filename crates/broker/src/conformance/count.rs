@@ -1,5 +1,5 @@
 use super::{Fixture, kit::*};
-use crate::{Depth, Source};
+use crate::Depth;
 
 /// Nothing is in a lane that nobody ever used, and asking does not hurt.
 pub async fn a_lane_never_used_is_empty(fixture: impl Fixture) {
@@ -15,7 +15,7 @@ pub async fn a_lane_never_used_is_empty(fixture: impl Fixture) {
 pub async fn depth_counts_what_waits_and_what_is_delivered(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("deep"));
     let depth = || async { broker.depth(&lane).await.expect("a healthy broker") };
-    publish(&*broker, &tasks(&lane, 5)).await;
+    make_ready(&fixture, &tasks(&lane, 5)).await;
     publish(&*broker, &[parked(&lane)]).await;
     eventually(
         "all wait",
@@ -57,20 +57,23 @@ pub async fn what_is_not_recorded_is_counted(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("recorded"));
     let unrecorded = || async { broker.unrecorded().await.expect("a healthy broker") };
     assert_eq!(unrecorded().await, 0);
-    let submissions = tasks(&lane, 3).into_iter().chain([parked(&lane)]);
-    for submission in submissions {
-        publish(&*broker, &[submission]).await;
+    for batch in [tasks(&lane, 3), tasks(&lane, 1), vec![parked(&lane)]] {
+        publish(&*broker, &batch).await;
         // At once: the API tells a task that was just accepted from one that does not exist by this.
         assert_eq!(unrecorded().await == 0, fixture.records_by_itself());
     }
     if fixture.records_by_itself() {
         return;
     }
-    eventually("none is recorded", 4, unrecorded).await;
-    let mut recorder = broker.consume(Source::Submissions).await.expect("a recorder");
-    let taken = take(&mut recorder, 4).await;
-    assert_eq!(unrecorded().await, 4, "delivered is not recorded");
+    // What is ready is recorded.
+    make_ready(&fixture, &tasks(&lane, 3)).await;
+    let mut recorder = record(&*broker).await;
+    let mut taken = take(&mut recorder, 5).await;
+    assert!(unrecorded().await > 0, "delivered is not recorded");
+    let last = taken.split_off(4);
     finish(&fixture, &recorder, taken).await;
+    assert!(unrecorded().await > 0, "one is not recorded");
+    finish(&fixture, &recorder, last).await;
     eventually("all are recorded", 0, unrecorded).await;
 }
 
@@ -79,12 +82,19 @@ pub async fn trim_keeps_what_is_needed(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("trimmed"));
     let trim = || async { broker.trim().await.expect("a healthy broker") };
     let published = tasks(&lane, 30);
-    publish(&*broker, &published).await;
-    trim().await;
     if !fixture.records_by_itself() {
-        let mut recorder = broker.consume(Source::Submissions).await.expect("a recorder");
-        assert_once(&drain(&fixture, &mut recorder, 30).await, &published);
+        let mut recorder = record(&*broker).await;
+        for part in published.chunks(10) {
+            publish(&*broker, part).await;
+        }
+        let done = take(&mut recorder, 12).await;
+        finish(&fixture, &recorder, done).await;
+        trim().await;
+        // A part of a message is done, the rest is not: it counts as not done.
+        let rest = drain(&fixture, &mut recorder, 18).await;
+        assert_once(&rest, &published[12..]);
     }
+    make_ready(&fixture, &published).await;
     trim().await;
     let mut subscription = consume(&*broker, &lane).await;
     let done = take(&mut subscription, 10).await;
@@ -104,38 +114,32 @@ pub async fn trim_keeps_what_is_needed(fixture: impl Fixture) {
     assert_quiet(&mut subscription).await;
 }
 
-/// What a lane reads is published in several ways. That nothing of one is left must not hide what is left of
+/// Lanes and the recorder are trimmed beside each other. That nothing of one is left must not hide what is left of
 /// another.
-pub async fn trim_keeps_what_a_lane_holds_beside_what_it_forgets(fixture: impl Fixture) {
-    let (broker, lane) = (fixture.broker(), lane("mixed"));
-    let mut subscription = consume(&*broker, &lane).await;
-    let mut recorder = broker.consume(Source::Submissions).await.expect("a recorder");
-    for order in [[true, false], [false, true]] {
-        for (round, new) in order.into_iter().enumerate() {
-            let tasks = tasks(&lane, 6);
-            if new || fixture.records_by_itself() {
-                publish(&*broker, &tasks).await;
-            }
-            if !new {
-                publish_messages(&*broker, tasks.iter().map(ready).collect()).await;
-            }
-            if new && !fixture.records_by_itself() {
-                drain(&fixture, &mut recorder, 6).await;
-            }
-            if round == 0 {
-                let taken = take(&mut subscription, 6).await;
-                finish(&fixture, &subscription, taken).await;
-                continue;
-            }
-            // Once the broker knows of the acknowledgements, there is something to trim.
-            let held = || async { broker.depth(&lane).await.expect("a healthy broker").delivered };
-            eventually("nothing is under way", 0, held).await;
-            let unrecorded = || async { broker.unrecorded().await.expect("a healthy broker") };
-            eventually("all is recorded", 0, unrecorded).await;
-            // Twice: the second time knows what the first has done.
-            broker.trim().await.expect("a healthy broker");
-            broker.trim().await.expect("a healthy broker");
-            assert_once(&drain(&fixture, &mut subscription, 6).await, &tasks);
+pub async fn trim_keeps_what_one_reader_holds_beside_what_another_forgets(fixture: impl Fixture) {
+    let broker = fixture.broker();
+    let (one, other) = (lane("mixed"), lane("mixed_high"));
+    let mut recorder = record(&*broker).await;
+    let mut readers = [consume(&*broker, &one).await, consume(&*broker, &other).await];
+    for round in 0..4 {
+        let [done, kept] = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        let tasks = [tasks(&one, 6), tasks(&other, 6)];
+        make_ready(&fixture, &tasks[0]).await;
+        make_ready(&fixture, &tasks[1]).await;
+        let taken = take(&mut readers[done], 6).await;
+        finish(&fixture, &readers[done], taken).await;
+        let submitted = parked(&one);
+        publish(&*broker, std::slice::from_ref(&submitted)).await;
+        // Once the broker knows of the acknowledgements, there is something to trim.
+        let lane = [&one, &other][done];
+        let held = || async { broker.depth(lane).await.expect("a healthy broker").delivered };
+        eventually("nothing is under way", 0, held).await;
+        // Twice: the second time knows what the first has done.
+        broker.trim().await.expect("a healthy broker");
+        broker.trim().await.expect("a healthy broker");
+        assert_once(&drain(&fixture, &mut readers[kept], 6).await, &tasks[kept]);
+        if !fixture.records_by_itself() {
+            assert_once(&drain(&fixture, &mut recorder, 1).await, &[submitted]);
         }
     }
 }

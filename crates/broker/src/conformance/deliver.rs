@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
@@ -8,7 +8,7 @@ use super::{Fixture, kit::*};
 pub async fn what_a_dead_subscription_held_is_delivered_again(fixture: impl Fixture) {
     let (broker, another, lane) = (fixture.broker(), fixture.another().await, lane("orphans"));
     let published = tasks(&lane, 5);
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     let mut dying = consume(&*another, &lane).await;
     let held = take(&mut dying, 5).await;
     assert_eq!(held.len(), 5);
@@ -34,7 +34,7 @@ pub async fn what_a_dead_subscription_held_is_delivered_again(fixture: impl Fixt
 pub async fn what_is_handed_back_is_delivered_again_at_once(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("returns"));
     let published = tasks(&lane, 4);
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     let mut one = consume(&*broker, &lane).await;
     let mut other = consume(&*broker, &lane).await;
     let mut held = take(&mut one, 4).await;
@@ -55,7 +55,7 @@ pub async fn what_is_handed_back_is_delivered_again_at_once(fixture: impl Fixtur
 pub async fn what_is_left_to_the_store_is_not_delivered_again_at_once(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("left"));
     let published = tasks(&lane, 3);
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     let mut one = consume(&*broker, &lane).await;
     let mut other = consume(&*broker, &lane).await;
     let left = take(&mut one, 2).await;
@@ -68,10 +68,63 @@ pub async fn what_is_left_to_the_store_is_not_delivered_again_at_once(fixture: i
     assert_quiet(&mut other).await;
 }
 
+/// A recorder that stops hands back what it did not record. What came with it may come again as well.
+pub async fn submissions_handed_back_are_delivered_again_at_once(fixture: impl Fixture) {
+    if fixture.records_by_itself() {
+        return;
+    }
+    let (broker, lane) = (fixture.broker(), lane("returns"));
+    let published = tasks(&lane, 12);
+    publish(&*broker, &published).await;
+    let mut one = record(&*broker).await;
+    let mut held = take(&mut one, 9).await;
+    let returned: Vec<_> = held.split_off(3);
+    finish(&fixture, &one, held).await;
+    let tokens = returned.into_iter().map(|delivery| delivery.token).collect();
+    let since = Instant::now();
+    one.acks.hand_back(tokens).await.expect("a healthy subscription");
+    // With what it has not handed out either.
+    drop(one);
+    let mut other = record(&*broker).await;
+    let mut came = BTreeSet::new();
+    while came.len() < 12 && !published[3..].iter().all(|task| came.contains(&task.id)) {
+        let taken = take(&mut other, 1).await;
+        came.extend(ids_of(&taken));
+        finish(&fixture, &other, taken).await;
+    }
+    let took = since.elapsed();
+    assert!(took < fixture.redelivery() / 2, "it took {took:?}");
+}
+
+/// A recorder dies with a part of what came together recorded and acknowledged, and the rest not.
+pub async fn a_dead_recorder_leaves_nothing_unrecorded(fixture: impl Fixture) {
+    if fixture.records_by_itself() {
+        return;
+    }
+    let (broker, another, lane) = (fixture.broker(), fixture.another().await, lane("orphans"));
+    let published = tasks(&lane, 10);
+    publish(&*broker, &published).await;
+    let mut dying = record(&*another).await;
+    let mut held = take(&mut dying, 7).await;
+    held.truncate(4);
+    let mut recorded: BTreeSet<_> = ids_of(&held).into_iter().collect();
+    finish(&fixture, &dying, held).await;
+    drop((dying, another));
+    let mut heir = record(&*broker).await;
+    let deadline = Instant::now() + fixture.redelivery() + PATIENCE;
+    while recorded.len() < published.len() {
+        assert!(Instant::now() < deadline, "{} of 10 are recorded", recorded.len());
+        let more = heir.consumer.next(5, Duration::from_secs(1)).await;
+        let more = more.expect("a healthy subscription");
+        recorded.extend(ids_of(&more));
+        finish(&fixture, &heir, more).await;
+    }
+}
+
 /// Never more than was asked for, and what was not asked for is left to others.
 pub async fn no_more_than_max_is_delivered(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("bounded"));
-    publish(&*broker, &tasks(&lane, 30)).await;
+    make_ready(&fixture, &tasks(&lane, 30)).await;
     let mut one = consume(&*broker, &lane).await;
     for max in [1, 3, 10] {
         let taken = one
@@ -135,7 +188,7 @@ pub async fn a_publish_wakes_a_waiting_consumer(fixture: impl Fixture) {
         let publishing = async {
             // Long enough for the other to wait.
             tokio::time::sleep(Duration::from_millis(30)).await;
-            publish(&*broker, &next).await;
+            make_ready(&fixture, &next).await;
             Instant::now()
         };
         let ((taken, came), confirmed) = tokio::join!(waiting, publishing);
@@ -156,7 +209,7 @@ pub async fn an_abandoned_call_loses_nothing(fixture: impl Fixture) {
     let published = tasks(&lane, 60);
     let publishing = async {
         for few in published.chunks(3) {
-            publish(&*broker, few).await;
+            make_ready(&fixture, few).await;
         }
     };
     let consuming = async {

@@ -98,6 +98,20 @@ pub(super) async fn publish(broker: &dyn Broker, tasks: &[Submission]) {
     publish_messages(broker, tasks.iter().cloned().map(Message::Submission).collect()).await;
 }
 
+/// Makes these tasks ready in their lanes, as the recorder does once they are in the store: where the store is the
+/// broker's log, they are put there first.
+pub(super) async fn make_ready(fixture: &impl Fixture, tasks: &[Submission]) {
+    make_ready_by(fixture, &*fixture.broker(), tasks).await;
+}
+
+/// The same, by that one of the fixture's brokers.
+pub(super) async fn make_ready_by(fixture: &impl Fixture, broker: &dyn Broker, tasks: &[Submission]) {
+    if fixture.records_by_itself() {
+        publish(broker, tasks).await;
+    }
+    publish_messages(broker, tasks.iter().map(ready).collect()).await;
+}
+
 pub(super) async fn publish_messages(broker: &dyn Broker, messages: Vec<Message>) {
     let count = messages.len();
     let outcomes = broker.publish(messages).await;
@@ -125,6 +139,14 @@ pub(super) fn id(delivery: &Delivery) -> TaskId {
 
 pub(super) fn ids_of(deliveries: &[Delivery]) -> Vec<TaskId> {
     deliveries.iter().map(id).collect()
+}
+
+/// Consumes what the recorder reads.
+pub(super) async fn record(broker: &dyn Broker) -> Subscription {
+    broker
+        .consume(Source::Submissions)
+        .await
+        .expect("a healthy broker lets one record")
 }
 
 /// Takes `count` deliveries, and acknowledges none.

@@ -6,10 +6,10 @@ use super::{Fixture, kit::*};
 pub async fn a_lane_is_first_in_first_out(fixture: impl Fixture) {
     let (broker, lane) = (fixture.broker(), lane("line"));
     let mut published = tasks(&lane, 300);
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     for _ in 0..20 {
         let next = tasks(&lane, 1);
-        publish(&*broker, &next).await;
+        make_ready(&fixture, &next).await;
         published.extend(next);
     }
     let mut subscription = consume(&*broker, &lane).await;
@@ -29,7 +29,7 @@ pub async fn lanes_are_separate(fixture: impl Fixture) {
     lanes.extend(Lane::all_of(&lane("a_high").queue));
     lanes.extend(Lane::all_of(&lane("a-high").queue));
     let published: Vec<_> = lanes.iter().map(task).collect();
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     for (lane, task) in lanes.iter().zip(&published) {
         let mut subscription = consume(&*broker, lane).await;
         let taken = take(&mut subscription, 1).await;
@@ -45,7 +45,7 @@ pub async fn consuming_may_begin_before_the_first_publish(fixture: impl Fixture)
     let mut subscription = consume(&*broker, &lane).await;
     assert_quiet(&mut subscription).await;
     let published = tasks(&lane, 3);
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     assert_eq!(ids_of(&take(&mut subscription, 3).await), ids(&published));
 }
 
@@ -55,7 +55,7 @@ pub async fn two_subscriptions_share_without_overlap(fixture: impl Fixture) {
     let mut one = consume(&*broker, &lane).await;
     let mut other = consume(&*another, &lane).await;
     let published = tasks(&lane, 200);
-    publish(&*broker, &published).await;
+    make_ready(&fixture, &published).await;
     let mut came = Vec::new();
     while came.len() < published.len() {
         for subscription in [&mut one, &mut other] {

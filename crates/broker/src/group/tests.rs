@@ -98,7 +98,7 @@ async fn a_full_line_refuses_at_once() {
             tokio::task::yield_now().await;
         }
     };
-    while submitter.line.capacity() > 0 {
+    while submitter.places.available_permits() > 0 {
         tokio::task::yield_now().await;
     }
     tokio::time::timeout(Duration::from_secs(5), refused)
@@ -120,7 +120,7 @@ async fn a_batch_is_bounded_by_bytes() {
             tokio::spawn(async move { submitter.submit(task(&payload)).await })
         })
         .collect();
-    while submitter.line.capacity() > LINE_MAX - 60 {
+    while submitter.places.available_permits() > LINE_MAX - 60 {
         tokio::task::yield_now().await;
     }
     broker.gate.as_ref().unwrap().add_permits(60);
@@ -169,4 +169,115 @@ async fn what_nobody_waits_for_is_not_published() {
     group.await.unwrap();
     let batches = broker.batches.lock().unwrap().clone();
     assert_eq!(batches.iter().sum::<usize>(), 26, "{batches:?}");
+}
+
+#[tokio::test]
+async fn many_are_answered_together_and_in_order() {
+    /// Refuses every third message.
+    struct Picky(Gated);
+    #[async_trait]
+    impl Broker for Picky {
+        async fn publish(&self, batch: Vec<Message>) -> Vec<Result<(), PublishError>> {
+            let results = self.0.publish(batch.clone()).await;
+            let refuse = |message: &Message| match message {
+                Message::Submission(task) => task.payload.as_str().parse::<usize>().is_ok_and(|n| n % 3 == 0),
+                Message::Ready(_) => false,
+            };
+            let judged = results.into_iter().zip(&batch);
+            judged
+                .map(|(result, message)| {
+                    if refuse(message) {
+                        Err(PublishError::Full)
+                    } else {
+                        result
+                    }
+                })
+                .collect()
+        }
+        async fn consume(&self, source: Source) -> crate::Result<Subscription> {
+            self.0.consume(source).await
+        }
+        async fn depth(&self, lane: &Lane) -> crate::Result<Depth> {
+            self.0.depth(lane).await
+        }
+        async fn unrecorded(&self) -> crate::Result<u64> {
+            self.0.unrecorded().await
+        }
+        async fn signal(&self, signal: Signal) -> crate::Result<()> {
+            self.0.signal(signal).await
+        }
+        async fn signals(&self) -> crate::Result<BoxStream<'static, Signal>> {
+            self.0.signals().await
+        }
+        async fn trim(&self) -> crate::Result<()> {
+            Ok(())
+        }
+        async fn check(&self) -> crate::Result<()> {
+            Ok(())
+        }
+    }
+    let broker = Arc::new(Picky(Gated::default()));
+    let (submitter, group) = GroupCommit::new(broker.clone());
+    let group = tokio::spawn(group.run());
+    let expected = |from: usize, count: usize| -> Vec<_> {
+        (from..from + count)
+            .map(|n| {
+                if n % 3 == 0 {
+                    Err(PublishError::Full)
+                } else {
+                    Ok(())
+                }
+            })
+            .collect()
+    };
+    let callers: Vec<_> = [(0, 7), (1, 2_500), (2, 1), (0, 0), (5, 999)]
+        .into_iter()
+        .map(|(from, count)| {
+            let submitter = submitter.clone();
+            let tasks = (from..from + count).map(|n| task(&n.to_string())).collect();
+            (
+                from,
+                count,
+                tokio::spawn(async move { submitter.submit_all(tasks).await }),
+            )
+        })
+        .collect();
+    for (from, count, caller) in callers {
+        assert_eq!(
+            caller.await.unwrap(),
+            expected(from, count),
+            "{count} from {from}"
+        );
+    }
+    drop(submitter);
+    group.await.unwrap();
+    let batches = broker.0.batches.lock().unwrap().clone();
+    assert_eq!(batches.iter().sum::<usize>(), 3_507);
+    assert!(batches.iter().all(|&size| size <= BATCH_MAX), "{batches:?}");
+}
+
+#[tokio::test]
+async fn many_wait_for_places_in_a_full_line() {
+    let broker = Arc::new(Gated {
+        gate: Some(Semaphore::new(0)),
+        ..Gated::default()
+    });
+    let (submitter, group) = GroupCommit::new(broker.clone());
+    let tasks = |count: usize| vec![task("1"); count];
+    let fill = {
+        let (submitter, tasks) = (submitter.clone(), tasks(LINE_MAX));
+        tokio::spawn(async move { submitter.submit_all(tasks).await })
+    };
+    while submitter.places.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(submitter.submit(task("1")).await, Err(PublishError::Full));
+    let (late, more) = (submitter.clone(), tasks(10));
+    let late = tokio::spawn(async move { late.submit_all(more).await });
+    broker.gate.as_ref().unwrap().add_permits(100);
+    let group = tokio::spawn(group.run());
+    assert_eq!(fill.await.unwrap(), vec![Ok(()); LINE_MAX]);
+    assert_eq!(late.await.unwrap(), vec![Ok(()); 10]);
+    drop(submitter);
+    group.await.unwrap();
 }

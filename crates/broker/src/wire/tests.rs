@@ -1,3 +1,7 @@
+use forebay_core::Lane;
+use proptest::{collection::vec, option, prelude::*};
+use prost::Message as _;
+
 use super::*;
 
 fn submission() -> Submission {
@@ -65,7 +69,7 @@ fn a_submission_has_the_bytes_it_always_had() {
         .collect();
     assert_eq!(written, SUBMISSION_0_1_0.replace(char::is_whitespace, ""));
     assert_eq!(
-        decode("park", unhex(SUBMISSION_0_1_0)),
+        decode("submit", unhex(SUBMISSION_0_1_0)),
         Ok(Message::Submission(submission()))
     );
 }
@@ -98,5 +102,117 @@ fn signals_are_read_back() {
         Signal::Cancel(vec![TaskId::from_bytes([4; 16])]),
     ] {
         assert_eq!(decode_signal(encode_signal(&signal)), Ok(signal));
+    }
+}
+
+fn generated_submission() -> impl Strategy<Value = wire::Submission> {
+    let text = || "[a-z]{0,3}";
+    (
+        (
+            vec(any::<u8>(), 0..20),
+            text(),
+            text(),
+            text(),
+            "(high|default|low|x|)",
+            "[\\PC]{0,9}",
+        ),
+        (
+            vec(text(), 0..3),
+            option::of(any::<i64>()),
+            option::of(any::<u32>()),
+            option::of(any::<u64>()),
+        ),
+        (
+            any::<i64>(),
+            vec(any::<u8>(), 0..20),
+            "(|00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01)",
+        ),
+    )
+        .prop_map(|(names, bounds, rest)| wire::Submission {
+            id: names.0.into(),
+            project: names.1,
+            kind: names.2,
+            queue: names.3,
+            priority: names.4,
+            payload: names.5.into(),
+            tags: bounds.0,
+            run_at_unix_micros: bounds.1,
+            max_attempts: bounds.2,
+            timeout_ms: bounds.3,
+            created_at_unix_micros: rest.0,
+            fingerprint: rest.1.into(),
+            traceparent: rest.2,
+        })
+}
+
+fn submissions() -> impl Strategy<Value = Submission> {
+    let bounds = (
+        option::of(0..i64::from(u32::MAX)),
+        option::of(any::<u32>()),
+        option::of(0..1_u64 << 50),
+    );
+    (
+        any::<[u8; 16]>(),
+        "[a-z]{1,3}",
+        "(high|default|low)",
+        vec("[\\PC]{0,9}", 0..3),
+        bounds,
+        option::of(any::<[u8; 16]>()),
+    )
+        .prop_map(|(id, name, priority, tags, bounds, fingerprint)| Submission {
+            id: TaskId::from_bytes(id),
+            project: name.parse().unwrap(),
+            kind: name.parse().unwrap(),
+            lane: Lane::new(name.parse().unwrap(), priority.parse().unwrap()),
+            payload: Json::of(&tags).unwrap(),
+            tags,
+            run_at: bounds.0.map(from_unix_micros),
+            max_attempts: bounds.1,
+            timeout: bounds.2.map(Duration::from_millis),
+            created_at: from_unix_micros(bounds.0.unwrap_or(0)),
+            fingerprint: fingerprint.map(Fingerprint),
+            traceparent: None,
+        })
+}
+
+proptest! {
+    /// The generated code reads what is written here as the same message.
+    #[test]
+    fn the_bytes_are_those_of_the_generated_code(task in submissions()) {
+        let body = encode(&Message::Submission(task.clone()));
+        let generated = wire::Submission::decode(body.clone()).unwrap();
+        prop_assert_eq!(generated.encode_to_vec(), body.to_vec());
+        prop_assert_eq!(generated.kind, task.kind.as_str());
+        prop_assert_eq!(generated.max_attempts, task.max_attempts);
+        prop_assert_eq!(decode("submit", body), Ok(Message::Submission(task)));
+    }
+
+    /// What the generated code writes is read here as the same task, or refused because it is none.
+    #[test]
+    fn what_the_generated_code_writes_is_read(generated in generated_submission(), behind in vec(any::<u8>(), 0..3)) {
+        let mut body = generated.encode_to_vec();
+        body.extend(behind);
+        let body = Bytes::from(body);
+        let Ok(Message::Submission(task)) = decode("submit", body.clone()) else {
+            return Ok(());
+        };
+        let generated = wire::Submission::decode(body).unwrap();
+        prop_assert_eq!(task.id.as_uuid().as_bytes().to_vec(), generated.id.to_vec());
+        prop_assert_eq!(task.kind.as_str(), generated.kind);
+        prop_assert_eq!(task.lane.to_string(), format!("{}.{}", generated.queue, generated.priority));
+        prop_assert_eq!(task.payload.to_bytes(), generated.payload);
+        prop_assert_eq!(task.tags, generated.tags);
+        prop_assert_eq!(task.max_attempts, generated.max_attempts);
+        prop_assert_eq!(task.run_at, generated.run_at_unix_micros.map(from_unix_micros));
+        prop_assert_eq!(task.timeout, generated.timeout_ms.map(Duration::from_millis));
+    }
+
+    #[test]
+    fn no_bytes_are_a_panic(body in vec(any::<u8>(), 0..60)) {
+        let body = Bytes::from(body);
+        for verb in ["submit", "ready"] {
+            let _ = decode(verb, body.clone());
+        }
+        prop_assert!(!crate::bundle::unpack("submit", body).is_empty());
     }
 }

@@ -6,9 +6,17 @@ use forebay_store::PageToken;
 use super::*;
 
 /// Each statement that must stay fast, and the index that it must use.
-const PLANS: [(&str, &str); 17] = [
+const PLANS: [(&str, &str); 19] = [
     (
         include_str!("../../queries/claim.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/succeed.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/insert_payloads.sql"),
         "sqlite_autoindex_tasks_1 (id=?)",
     ),
     (

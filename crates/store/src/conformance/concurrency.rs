@@ -34,20 +34,18 @@ async fn claim_all(store: Arc<dyn Store>, tasks: Arc<Vec<Submission>>, begin: us
     granted
 }
 
-/// Every task is granted to one worker only, while a recorder comes across the same tasks.
+/// Every task is granted to one worker only, while a recorder is given the same tasks again.
 pub async fn eight_workers_grant_each_task_once(store: Arc<dyn Store>) {
     let tasks = Arc::new(many(&*store).await);
-    store
-        .record(&tasks[..TASKS / 2])
-        .await
-        .expect("record half of them");
+    store.record(&tasks).await.expect("record");
     let mut workers = JoinSet::new();
     for number in 0..WORKERS {
         let begin = number * (TASKS / WORKERS) + number % 2;
         workers.spawn(claim_all(Arc::clone(&store), Arc::clone(&tasks), begin));
     }
     for chunk in tasks.chunks(BATCH) {
-        store.record(chunk).await.expect("record beside the claims");
+        let answers = store.record(chunk).await.expect("record beside the claims");
+        assert!(answers.iter().all(|&answer| answer == Recorded::Duplicate));
     }
     let granted = workers.join_all().await.concat();
     assert_eq!(sorted(granted), sorted(tasks.iter().map(|task| task.id)));
@@ -81,6 +79,7 @@ pub async fn several_recorders_insert_each_task_once(store: Arc<dyn Store>) {
 /// A worker that is declared dead while it writes its outcomes: each task has what its answer says.
 pub async fn completion_and_take_back_agree_on_one_outcome(store: Arc<dyn Store>) {
     let (worker, tasks) = (worker(&*store).await, many(&*store).await);
+    store.record(&tasks).await.expect("record");
     let requests: Vec<_> = tasks.iter().map(wants_new).collect();
     let claimed = store.claim(worker, claim_id(), &requests).await.expect("claim");
     let completions: Vec<Completion> = claimed

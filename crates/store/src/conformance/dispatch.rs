@@ -10,7 +10,7 @@ use forebay_core::{Decision, Ready, State, Submission, TaskId, WorkerId};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::support::*;
-use crate::{Claimed, Delivered, ReadySink, Store};
+use crate::{Claimed, ReadySink, Store};
 
 /// Tasks that became due the given numbers of seconds ago.
 async fn due(store: &dyn Store, seconds_ago: &[i64]) -> Vec<Submission> {
@@ -145,10 +145,7 @@ async fn work(
     batch: Vec<Ready>,
     decision: Option<Decision>,
 ) -> Vec<Claimed> {
-    let requests: Vec<_> = batch
-        .into_iter()
-        .map(|task| wants(Delivered::Ready(task)))
-        .collect();
+    let requests: Vec<_> = batch.into_iter().map(wants).collect();
     let answers = store.claim(worker, claim_id(), &requests).await.expect("claim");
     let granted: Vec<Claimed> = answers.into_iter().flatten().collect();
     if let Some(decision) = decision {

@@ -7,11 +7,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use forebay_core::{Decision, Lifecycle, Outcome, Refused, State, Submission, TaskId, Timestamp, WorkerId};
 
 use super::support::*;
-use crate::{Changed, ClaimRequest, Completed, Completion, Delivered, Recorded, Store};
+use crate::{Changed, ClaimRequest, Completed, Completion, Recorded, Store};
 
 const TASKS: usize = 5;
 const WORKERS: usize = 3;
-const STEPS: usize = 400;
+const STEPS: usize = 500;
 const LOST_MAX: u32 = 3;
 
 /// The first series of random steps.
@@ -233,12 +233,8 @@ impl World {
             known.said.clone(),
             known.model.as_ref().map_or(0, |model| model.fence),
         );
-        // Parked submissions go to the recorder only.
-        if said.run_at.is_none() && (fence == 0 || self.random.one_in(4)) {
-            return wants_new(&said);
-        }
         let fence = self.a_fence(fence);
-        wants(Delivered::Ready(ready(&said, fence)))
+        wants(ready(&said, fence))
     }
 
     async fn claim(&mut self) -> &'static str {
@@ -248,20 +244,17 @@ impl World {
         let answers = self.store.claim(worker, claim_id(), &batch).await.expect("claim");
         for ((index, request), answer) in chosen.into_iter().zip(batch).zip(answers) {
             let known = &mut self.tasks[index];
-            if matches!(request.delivered, Delivered::Submission(_)) {
-                known.model.get_or_insert(Lifecycle::accepted(None));
-            }
             let granted = known
                 .model
                 .as_mut()
-                .is_some_and(|model| model.claim(request.delivered.fence(), worker, at).is_ok());
+                .is_some_and(|model| model.claim(request.ready.fence, worker, at).is_ok());
             let expected = granted.then(|| known.model.as_ref().map(|model| (model.fence, model.attempt)));
             self.done.claims += usize::from(granted);
             let answer = answer.map(|it| Some((it.fence, it.attempt)));
             assert_eq!(
                 answer, expected,
                 "claim of {:?} with {:?}",
-                known.model, request.delivered
+                known.model, request.ready
             );
         }
         "claim"

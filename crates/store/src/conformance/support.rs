@@ -15,9 +15,7 @@ use forebay_core::{
     WorkerId, WorkerInfo,
 };
 
-use crate::{
-    ClaimRequest, Claimed, Completed, Completion, Delivered, Heartbeat, ReadySink, Store, TaskFilter,
-};
+use crate::{ClaimRequest, Claimed, Completed, Completion, Heartbeat, ReadySink, Store, TaskFilter};
 
 /// How long a condition may take to come true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -188,18 +186,18 @@ pub(super) fn claim_id() -> ClaimId {
     ClaimId::new(Timestamp::UNIX_EPOCH, &unique())
 }
 
-/// Wants to run `delivered`.
-pub(super) fn wants(delivered: Delivered) -> ClaimRequest {
+/// Wants to run what became ready.
+pub(super) fn wants(ready: Ready) -> ClaimRequest {
     ClaimRequest {
-        delivered,
+        ready,
         max_attempts: MAX_ATTEMPTS,
         timeout: TIMEOUT,
     }
 }
 
-/// Wants to run a submission.
+/// Wants to run a task that was never started.
 pub(super) fn wants_new(task: &Submission) -> ClaimRequest {
-    wants(Delivered::Submission(task.clone()))
+    wants(ready(task, 0))
 }
 
 /// The message of a task that became ready when it had been started `fence` times.
@@ -230,7 +228,7 @@ pub(super) async fn claim_ready(
     task: &Submission,
     fence: u32,
 ) -> Option<Claimed> {
-    claim(store, worker, wants(Delivered::Ready(ready(task, fence)))).await
+    claim(store, worker, wants(ready(task, fence))).await
 }
 
 /// A recorded task that runs on a worker.
