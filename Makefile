@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test test-tools chaos-short chaos lint fmt bench fuzz example clean
+.PHONY: help run test test-tools chaos-short chaos lint fmt bench bench-build bench-scale bench-tools fuzz example clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,9 +53,21 @@ lint: ## Check format, lints, documentation
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: test-tools ## Measure tasks a second, submit to start, and memory, beside private servers; about 3 minutes
+bench-tools: test-tools ## Install the other task queues that are measured beside Forebay, where they are missing
+	@CARGO="$(CARGO)" scripts/install-bench-tools
+
+bench-build: bench-tools
 	$(CARGO) build --release --locked --package forebay --package forebay-loadtest
-	target/release/forebay-loadtest bench
+
+bench: bench-build ## Measure Forebay beside the limits of its parts and other task queues; about 20 minutes after the build (BENCH=--quick: 3)
+	target/release/forebay-loadtest bench $(BENCH)
+	target/release/forebay-loadtest bench --render
+
+bench-scale: bench-build ## The same with 10 million finished rows and with a million queued; about 10 minutes after the build
+	target/release/forebay-loadtest bench --scale $(BENCH)
+	target/release/forebay-loadtest bench --render
+
+BENCH ?=
 
 fuzz: test-tools ## Throw generated requests at the served OpenAPI document; finds any 5xx
 	$(CARGO) build --locked --package forebay

@@ -1,7 +1,6 @@
 //! The servers and processes under load: PostgreSQL, a broker, `forebay api` and `forebay worker`.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -11,17 +10,33 @@ use anyhow::{Context, Result, bail, ensure};
 use forebay_testkit::{
     broker::{BrokerKind, BrokerServer},
     postgres::Postgres,
+    process::free_port,
 };
+
+use crate::bench::meter;
 
 /// How long a process may take to become ready, and a backlog to be worked off.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How PostgreSQL is set up beside its defaults, for everybody alike. What a commit promises stays as it is by default.
+pub(crate) const POSTGRES_SETTINGS: [&str; 2] = ["shared_buffers=1GB", "max_wal_size=4GB"];
+
+/// Starts a PostgreSQL server of one's own, as durable as one is by default.
+pub(crate) async fn postgres() -> Result<Postgres> {
+    Postgres::start_tuned(&POSTGRES_SETTINGS).await
+}
 
 /// One of Forebay's processes; it is killed when this is dropped.
 pub(crate) struct Forebay {
     child: Child,
     /// Where its API listens, where it has one.
     pub(crate) http: String,
-    admin: String,
+    /// The same, over gRPC.
+    pub(crate) grpc: String,
+    /// Where it tells of itself.
+    pub(crate) admin: String,
+    /// From its start to its being ready.
+    pub(crate) ready_after: Duration,
 }
 
 impl Drop for Forebay {
@@ -47,26 +62,39 @@ impl Forebay {
             command.env("FOREBAY_GRPC_ADDR", format!("127.0.0.1:{grpc}"));
         }
         command.envs(env.iter().copied());
+        let began = Instant::now();
         let child = command
             .spawn()
             .with_context(|| format!("start forebay {args:?}"))?;
-        let forebay = Self {
+        let mut forebay = Self {
             child,
             http: format!("http://127.0.0.1:{http}"),
+            grpc: format!("http://127.0.0.1:{grpc}"),
             admin: format!("http://127.0.0.1:{admin}"),
+            ready_after: Duration::ZERO,
         };
         forebay.wait_until_ready().await?;
+        forebay.ready_after = began.elapsed();
         Ok(forebay)
     }
 
-    async fn wait_until_ready(&self) -> Result<()> {
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
+        let client = reqwest::Client::new();
+        let url = format!("{}/health/ready", self.admin);
         loop {
-            let answer = reqwest::get(format!("{}/health/ready", self.admin)).await;
-            match answer {
+            match client.get(&url).send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
                 _ if Instant::now() > deadline => bail!("forebay did not become ready"),
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("forebay ended before it was ready: {status}");
             }
         }
     }
@@ -104,35 +132,24 @@ impl Forebay {
 
     /// Memory that this process has for itself, in MiB: its proportional set size.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup
-            .lines()
-            .find(|line| line.starts_with("Pss:"))
-            .context("no Pss in smaps_rollup")?;
-        let kib: f64 = line
-            .split_whitespace()
-            .nth(1)
-            .context("no number in Pss")?
-            .parse()?;
-        Ok(kib / 1024.0)
+        meter::memory_mib(self.pid())
     }
 }
 
 /// PostgreSQL and a broker, both set up to sync before they confirm, and an API in front of them.
 pub(crate) struct Stack {
+    /// The API. It goes before what it needs.
+    pub(crate) api: Forebay,
     /// The database.
     pub(crate) postgres: Postgres,
     /// The broker.
     pub(crate) broker: BrokerServer,
-    /// The API.
-    pub(crate) api: Forebay,
 }
 
 impl Stack {
     /// Starts everything but the workers.
     pub(crate) async fn start(kind: BrokerKind) -> Result<Self> {
-        let postgres = Postgres::start().await?;
-        let broker = BrokerServer::start(kind).await?;
+        let (postgres, broker) = (postgres().await?, BrokerServer::start(kind).await?);
         let url = postgres.url();
         run_to_end(&["migrate"], &[("FOREBAY_DATABASE_URL", &url)])?;
         let env = [
@@ -149,31 +166,26 @@ impl Stack {
 
     /// Starts a worker with all three roles and the built-in handlers.
     pub(crate) async fn worker(&self, concurrency: &str) -> Result<Forebay> {
+        self.worker_with(&["--builtin-handlers", "--concurrency", concurrency])
+            .await
+    }
+
+    /// Starts a worker.
+    pub(crate) async fn worker_with(&self, arguments: &[&str]) -> Result<Forebay> {
         let (database, broker) = (self.postgres.url(), self.broker.url());
         let env = [
             ("FOREBAY_DATABASE_URL", database.as_str()),
             ("FOREBAY_BROKER_URL", &broker),
         ];
-        Forebay::start(
-            &["worker", "--builtin-handlers", "--concurrency", concurrency],
-            &env,
-        )
-        .await
+        Forebay::start(&[&["worker"], arguments].concat(), &env).await
     }
 
     /// Counts the tasks in the database: all, and those that succeeded.
-    pub(crate) async fn count_tasks(&self) -> Result<(i64, i64)> {
-        let (client, connection) =
-            tokio_postgres::connect(&self.postgres.url(), tokio_postgres::NoTls).await?;
-        let driver = tokio::spawn(connection);
-        let row = client
-            .query_one(
-                "SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM tasks",
-                &[],
-            )
-            .await?;
-        driver.abort();
-        Ok((row.get(0), row.get(1)))
+    pub(crate) fn count_tasks(&self) -> Result<(u64, u64)> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM tasks";
+        let answer = self.postgres.psql("postgres", sql)?;
+        let (all, succeeded) = answer.split_once('|').context("two counts")?;
+        Ok((all.parse()?, succeeded.parse()?))
     }
 }
 
@@ -190,7 +202,8 @@ fn run_to_end(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-fn binary() -> Result<PathBuf> {
+/// The program beside this one.
+pub(crate) fn binary() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let binary = here.parent().context("no folder")?.join("forebay");
     ensure!(
@@ -199,8 +212,4 @@ fn binary() -> Result<PathBuf> {
         binary.display()
     );
     Ok(binary)
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,0 +1,230 @@
+//! The same work with many rows in the table: millions of finished tasks, a million queued, and a day that is dropped
+//! under load.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use forebay_testkit::broker::BrokerKind;
+
+use super::{
+    figures::Figures,
+    http::{self, address},
+    stream::{self, Reins},
+};
+use crate::stack::{Forebay, Stack};
+
+/// The table that the figures go to.
+pub(crate) const SECTION: &str = "scale";
+
+const CONCURRENCY: &str = "4096";
+const WINDOW: Duration = Duration::from_secs(5);
+const BURST: u64 = 100_000;
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Over how many past days the finished rows are spread.
+const DAYS: u64 = 10;
+
+/// The days of the finished rows.
+const MAKE_DAYS: &str = "SELECT forebay_create_partitions(forebay_today() - 12, forebay_today())";
+
+/// Finished rows of a day: `:days` days ago, `:rows` of them.
+const FILL: &str = "
+    INSERT INTO tasks (id, state, priority, project, queue, kind, payload, result, fence, attempt, max_attempts,
+                       created_at, queued_at, started_at, finished_at)
+    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7'
+            || substr(md5(number::text || at::text), 1, 3) || '8' || substr(md5(number::text), 1, 15))::uuid,
+           'succeeded', 'default', 'default', 'default', 'echo', '{\"filler\":\"' || repeat('x', 240) || '\"}', 'null',
+           1, 1, 3, at, at, at, at
+    FROM generate_series(1, $1::bigint) AS number,
+         LATERAL (SELECT (forebay_today() - $2::int)::timestamp AT TIME ZONE 'UTC'
+                         + number * interval '80 milliseconds') AS day (at)";
+
+/// Measures an empty table, a full one, a long queue, and retention.
+pub(super) async fn measure(rows: u64, backlog: u64, figures: &mut Figures) -> Result<()> {
+    let stack = Stack::start(BrokerKind::Nats).await?;
+    eprintln!("the empty table");
+    let empty = the_work(&stack, "empty table", None, figures).await?;
+    eprintln!("filling {rows} finished rows");
+    fill(&stack, rows).await?;
+    let full = format!("{} finished rows", super::ratios::grouped(rows as f64));
+    eprintln!("{full}");
+    the_work(&stack, &full, Some(&empty), figures).await?;
+    eprintln!("retention under load");
+    retention(&stack, figures).await?;
+    eprintln!("a backlog of {backlog}");
+    long_queue(&stack, backlog, &empty, figures).await
+}
+
+/// Rates of the three stages.
+struct Rates {
+    single: f64,
+    bulk: f64,
+    drain: f64,
+}
+
+async fn the_work(stack: &Stack, table: &str, empty: Option<&Rates>, figures: &mut Figures) -> Result<Rates> {
+    let server = address(&stack.api.http)?;
+    let singles = http::singles(server, 32, WINDOW, u64::MAX).await?;
+    let bulk = stream::ndjson(server, 2, Reins::new(PATIENCE, BURST), false).await?;
+    let accepted = singles.accepted + bulk.accepted;
+    record(stack, accepted).await?;
+    stack.postgres.psql("postgres", "CHECKPOINT")?;
+    let drain = drain(stack, accepted).await?;
+    let rates = Rates {
+        single: singles.accepted as f64 / singles.spent.seconds,
+        bulk: bulk.accepted as f64 / bulk.spent.seconds,
+        drain,
+    };
+    note(
+        figures,
+        table,
+        "submit one by one, 32 connections",
+        rates.single,
+        empty.map(|rates| rates.single),
+    );
+    note(
+        figures,
+        table,
+        "bulk, NDJSON, burst",
+        rates.bulk,
+        empty.map(|rates| rates.bulk),
+    );
+    note(
+        figures,
+        table,
+        "drain",
+        rates.drain,
+        empty.map(|rates| rates.drain),
+    );
+    Ok(rates)
+}
+
+fn note(figures: &mut Figures, table: &str, what: &str, rate: f64, empty: Option<f64>) {
+    let row = format!("{table}: {what}");
+    figures.note(SECTION, &row, "per second", rate);
+    if let Some(empty) = empty {
+        figures.note(SECTION, &row, "against empty", rate / empty);
+    }
+}
+
+/// Records all that is queued; ends when there are that many unfinished rows.
+async fn record(stack: &Stack, count: u64) -> Result<()> {
+    let recorder = stack.worker_with(&["--roles", "recorder"]).await?;
+    let deadline = Instant::now() + PATIENCE;
+    while unfinished(stack)? < count {
+        ensure!(Instant::now() < deadline, "not all {count} tasks were recorded");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(recorder);
+    Ok(())
+}
+
+/// Tasks of today and yesterday that have no outcome.
+fn unfinished(stack: &Stack) -> Result<u64> {
+    let sql = "SELECT count(*) FROM tasks WHERE id >= forebay_day_bound(forebay_today() - 1) \
+               AND state IN ('queued', 'running', 'retrying')";
+    Ok(stack.postgres.psql("postgres", sql)?.parse()?)
+}
+
+async fn drain(stack: &Stack, count: u64) -> Result<f64> {
+    let worker = stack.worker(CONCURRENCY).await?;
+    let (before, began) = (worker.succeeded().await?, Instant::now());
+    wait(&worker, count).await?;
+    let rate = (count - before) as f64 / began.elapsed().as_secs_f64();
+    drop(worker);
+    ensure!(unfinished(stack)? == 0, "a drained table has unfinished tasks");
+    Ok(rate)
+}
+
+async fn wait(worker: &Forebay, count: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while worker.succeeded().await? < count {
+        ensure!(Instant::now() < deadline, "not all {count} tasks were drained");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Finished rows over the past days, a day a statement.
+async fn fill(stack: &Stack, rows: u64) -> Result<()> {
+    stack.postgres.psql("postgres", MAKE_DAYS)?;
+    let (client, connection) = tokio_postgres::connect(&stack.postgres.url(), tokio_postgres::NoTls).await?;
+    let driver = tokio::spawn(connection);
+    for days in 1..=i32::try_from(DAYS)? {
+        let of_a_day = i64::try_from(rows / DAYS)?;
+        client
+            .execute(FILL, &[&of_a_day, &days])
+            .await
+            .context("fill a day")?;
+    }
+    client.batch_execute("VACUUM ANALYZE tasks").await?;
+    client.batch_execute("CHECKPOINT").await?;
+    driver.abort();
+    Ok(())
+}
+
+/// A steady load while a dispatcher with a retention drops the days past it: the latency before and during.
+async fn retention(stack: &Stack, figures: &mut Figures) -> Result<()> {
+    let server = address(&stack.api.http)?;
+    let worker = stack.worker(CONCURRENCY).await?;
+    let before = partitions(stack)?;
+    let calm = http::singles(server, 16, WINDOW, u64::MAX).await?;
+    let load = tokio::spawn(http::singles(server, 16, WINDOW * 2, u64::MAX));
+    let keeper = stack
+        .worker_with(&["--roles", "dispatcher", "--retention-days", "3"])
+        .await?;
+    let under = load.await??;
+    drop(keeper);
+    let dropped = before.saturating_sub(partitions(stack)?);
+    ensure!(dropped > 0, "retention dropped nothing within {:?}", WINDOW * 2);
+    wait(&worker, calm.accepted + under.accepted).await?;
+    for (row, singles) in [("no drop", &calm), ("while days are dropped", &under)] {
+        let row = format!("retention: submit one by one, 16 connections, {row}");
+        figures.note(
+            SECTION,
+            &row,
+            "per second",
+            singles.accepted as f64 / singles.spent.seconds,
+        );
+        for (column, quantile) in [("p50 ms", 0.5), ("p99 ms", 0.99), ("most ms", 1.0)] {
+            let wait = singles.latency.value_at_quantile(quantile) as f64 / 1e3;
+            figures.note(SECTION, &row, column, wait);
+        }
+    }
+    figures.note(SECTION, "retention: days dropped", "tasks", dropped as f64);
+    Ok(())
+}
+
+fn partitions(stack: &Stack) -> Result<u64> {
+    let sql = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tasks'::regclass";
+    Ok(stack.postgres.psql("postgres", sql)?.parse()?)
+}
+
+/// A long queue: filled while a recorder runs, then submitted to, then drained.
+async fn long_queue(stack: &Stack, backlog: u64, empty: &Rates, figures: &mut Figures) -> Result<()> {
+    let server = address(&stack.api.http)?;
+    let recorder = stack.worker_with(&["--roles", "recorder"]).await?;
+    let began = Instant::now();
+    let reins = Reins::new(PATIENCE, backlog);
+    let filled = stream::ndjson(server, 2, reins, false).await?;
+    drop(recorder);
+    record(stack, filled.accepted).await?;
+    let row = format!("backlog of {}", super::ratios::grouped(backlog as f64));
+    let rate = filled.accepted as f64 / began.elapsed().as_secs_f64();
+    note(figures, &row, "accept and record", rate, None);
+    figures.note(SECTION, &format!("{row}: api"), "MiB", stack.api.memory_mib()?);
+    let singles = http::singles(server, 32, WINDOW, u64::MAX).await?;
+    let rate = singles.accepted as f64 / singles.spent.seconds;
+    note(
+        figures,
+        &row,
+        "submit one by one, 32 connections",
+        rate,
+        Some(empty.single),
+    );
+    record(stack, filled.accepted + singles.accepted).await?;
+    let rate = drain(stack, filled.accepted + singles.accepted).await?;
+    note(figures, &row, "drain", rate, Some(empty.drain));
+    Ok(())
+}
