@@ -240,17 +240,24 @@ async fn without_a_dispatcher_only_what_is_due_later_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_recorder_tasks_run_all_the_same() {
+async fn without_a_recorder_what_is_accepted_waits_for_the_next() {
     let stack = Stack::on(BrokerKind::Nats).await;
-    let user = User::default();
+    let (user, watch) = (User::default(), Stopwatch::default());
     let api = stack.api().await;
     let _worker = stack
         .worker(&["--builtin-handlers", "--roles", "executor,dispatcher"])
         .await;
+    let mut ids = Vec::new();
     for number in 0..10 {
         let body = json!({"kind": "echo", "payload": number});
-        let id = user.submit(&api.http, &body, None).await.unwrap();
-        assert_eq!(user.finished(&api.http, &id).await["result"], number);
+        ids.push(user.submit(&api.http, &body, None).await.unwrap());
+    }
+    let (answer, _) = watch.get(&api, &format!("/v1/tasks/{}", ids[0])).await;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().await.unwrap().contains("not_yet_recorded"));
+    let _recorder = stack.worker(&["--roles", "recorder"]).await;
+    for (number, id) in ids.iter().enumerate() {
+        assert_eq!(user.finished(&api.http, id).await["result"], number);
     }
 }
 

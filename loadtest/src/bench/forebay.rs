@@ -36,7 +36,7 @@ const REQUESTS: usize = 2;
 const AHEAD_MAX: u64 = 20_000;
 
 /// How many connections submit while a worker runs.
-const SUSTAINED_CONNECTIONS: usize = 64;
+const SUSTAINED_CONNECTIONS: usize = 256;
 
 /// How long a process has to come to rest before its memory is read.
 const REST: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub(crate) mod name {
     pub(crate) const GRPC: &str = "bulk, gRPC stream, burst";
     pub(crate) const RECORD: &str = "record a backlog";
     pub(crate) const DRAIN: &str = "drain of a recorded backlog";
-    pub(crate) const SUSTAINED: &str = "sustained, HTTP one by one and worker at once";
+    pub(crate) const SUSTAINED: &str = "sustained, HTTP one by one (256 connections) and worker at once";
     pub(crate) const SUSTAINED_BULK: &str = "sustained, NDJSON and worker at once";
     pub(crate) const LATENCY: &str = "submit to start at 100/s";
     pub(crate) const MEMORY_API: &str = "memory of the api at rest";

@@ -185,7 +185,8 @@ async fn a_server_that_lost_everything_is_set_up_again() {
         let lane = lane("wiped");
         served.try_submit(&tasks(&lane, 10)).await.unwrap();
         served.try_ready(&tasks(&lane, 10)).await.unwrap();
-        assert_eq!(served.broker.depth(&lane).await.unwrap().waiting, 10);
+        let counted = async || served.broker.depth(&lane).await.map(|depth| depth.waiting == 10);
+        wait::until("a depth of ten", PATIENCE, counted).await;
         served.server.stop().await.unwrap();
         served.server.wipe().unwrap();
         served.server.restart().await.unwrap();

@@ -39,7 +39,8 @@ pub struct BrokerArgs {
     /// by commas. (The embedded broker is for `forebay dev`.)
     #[arg(long, env = "FOREBAY_BROKER_URL", value_name = "URL", required = true)]
     pub broker_url: BrokerUrl,
-    /// How much the NATS stream may hold. Past it, submissions are refused with 429 until workers catch up.
+    /// How much the NATS stream of submissions may hold. Past it, they are refused with 429 until the recorders catch
+    /// up. The stream of the lanes may hold a quarter of it; what does not fit waits in the database.
     #[arg(
         long,
         env = "FOREBAY_NATS_STREAM_MAX_BYTES",
@@ -51,8 +52,8 @@ pub struct BrokerArgs {
     #[arg(long, env = "FOREBAY_NATS_REPLICAS", value_name = "N", default_value = "1",
         value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nats_replicas: u8,
-    /// How much a RabbitMQ queue may hold when Forebay declares it. Past it, submissions are answered with 503 until
-    /// workers catch up, and may have been taken.
+    /// How much a RabbitMQ queue may hold when Forebay declares it. Past it, submissions are refused with 429 until the
+    /// recorders catch up; what does not fit into a lane waits in the database.
     #[arg(
         long,
         env = "FOREBAY_RABBITMQ_QUEUE_MAX_BYTES",
@@ -128,7 +129,8 @@ pub struct LogArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Worker")]
 pub struct WorkerArgs {
-    /// What this process does: any of recorder, executor, dispatcher, separated by commas.
+    /// What this process does: any of recorder, executor, dispatcher, separated by commas. Nothing runs without a
+    /// recorder somewhere.
     #[arg(
         long,
         env = "FOREBAY_ROLES",
