@@ -1,8 +1,9 @@
 -- Claims recorded tasks: what is queued or due and was started as often as the message says, or what this worker
 -- already runs since this very start. `taken` comes first, by the filter that asks for all of it: it deletes the `due`
 -- rows of these tasks and thereby waits for a dispatcher that holds one while it publishes; `due` is locked before
--- `tasks` everywhere. Mostly nothing is due, and then it is not looked for. The note in `claims` turns away a worker that was declared dead. It names all that was asked
--- for: what was not granted is not the worker's, and whoever reads the note looks at that.
+-- `tasks` everywhere. Mostly nothing is due, and then it is not looked for. The note in `claims` turns away a worker
+-- that was declared dead. It names all that was asked for: what was not granted is not the worker's, and whoever reads
+-- the note looks at that.
 WITH taken AS (
     DELETE FROM due d
     USING unnest($3::uuid[], $4::int[]) AS r (id, fence)

@@ -14,7 +14,7 @@ use std::{
 use deadpool_postgres::Client;
 use forebay_core::Timestamp;
 use tokio::time::Instant;
-use tokio_postgres::{Row, error::SqlState};
+use tokio_postgres::{Row, Statement, error::SqlState};
 use uuid::Uuid;
 
 use crate::hot::Params;
@@ -27,6 +27,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How long a partition is not asked for that was not there, and how many such are remembered.
 const ABSENCE: Duration = Duration::from_secs(60);
 const ABSENT_MAX: usize = 1_000;
+
+/// How many statements a connection keeps prepared. Each day brings some of its own; past this, all are prepared anew.
+const PREPARED_MAX: usize = 256;
 
 /// Which partitions are not there.
 #[derive(Debug, Default)]
@@ -113,13 +116,20 @@ async fn try_query(
     sql: &str,
     params: Params<'_>,
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let statement = client.prepare_cached(sql).await?;
+    let statement = prepare(client, sql).await?;
     client.query(&statement, params).await
 }
 
 async fn try_execute(client: &Client, sql: &str, params: Params<'_>) -> Result<u64, tokio_postgres::Error> {
-    let statement = client.prepare_cached(sql).await?;
+    let statement = prepare(client, sql).await?;
     client.execute(&statement, params).await
+}
+
+async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+    if client.statement_cache.size() >= PREPARED_MAX {
+        client.statement_cache.clear();
+    }
+    client.prepare_cached(sql).await
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ use crate::stack::{Forebay, Stack};
 /// The table that the figures go to.
 pub(crate) const SECTION: &str = "scale";
 
+/// How long a recorder may take to publish what is ready, once the last row is there.
+const UNTIL_READY: Duration = Duration::from_secs(1);
+
 const CONCURRENCY: &str = "4096";
 const WINDOW: Duration = Duration::from_secs(5);
 const BURST: u64 = 100_000;
@@ -110,13 +113,20 @@ fn note(figures: &mut Figures, table: &str, what: &str, rate: f64, empty: Option
 /// Records all that is queued; ends when there are that many unfinished rows.
 async fn record(stack: &Stack, count: u64) -> Result<()> {
     let recorder = stack.worker_with(&["--roles", "recorder"]).await?;
+    recorded(stack, count).await?;
+    tokio::time::sleep(UNTIL_READY).await;
+    drop(recorder);
+    Ok(())
+}
+
+/// Waits until `count` tasks without an outcome are recorded. A recorder that is killed before keeps what it has from the
+/// next one, until the broker gives that up.
+async fn recorded(stack: &Stack, count: u64) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while unfinished(stack)? < count {
         ensure!(Instant::now() < deadline, "not all {count} tasks were recorded");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    drop(recorder);
     Ok(())
 }
 
@@ -208,11 +218,12 @@ async fn long_queue(stack: &Stack, backlog: u64, empty: &Rates, figures: &mut Fi
     let began = Instant::now();
     let reins = Reins::new(PATIENCE, backlog);
     let filled = stream::ndjson(server, 2, reins, false).await?;
-    drop(recorder);
-    record(stack, filled.accepted).await?;
+    recorded(stack, filled.accepted).await?;
     let row = format!("backlog of {}", super::ratios::grouped(backlog as f64));
     let rate = filled.accepted as f64 / began.elapsed().as_secs_f64();
     note(figures, &row, "accept and record", rate, None);
+    tokio::time::sleep(UNTIL_READY).await;
+    drop(recorder);
     figures.note(SECTION, &format!("{row}: api"), "MiB", stack.api.memory_mib()?);
     let singles = http::singles(server, 32, WINDOW, u64::MAX).await?;
     let rate = singles.accepted as f64 / singles.spent.seconds;
