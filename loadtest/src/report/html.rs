@@ -356,6 +356,11 @@ fn times(report: &Report) -> String {
     )
 }
 
+fn counted<'a>(counts: &[(&'a str, u64)]) -> Vec<(&'a str, String)> {
+    let row = |(name, count): &(&'a str, u64)| (*name, number(*count));
+    counts.iter().map(row).collect()
+}
+
 fn account(report: &Report) -> String {
     let account = &report.account;
     let counts = [
@@ -371,10 +376,7 @@ fn account(report: &Report) -> String {
         ("started again for a reason", account.restarted),
         ("found, but named by no answer", account.strangers),
     ];
-    let mut rows: Vec<(&str, String)> = counts
-        .iter()
-        .map(|(name, count)| (*name, number(*count)))
-        .collect();
+    let mut rows = counted(&counts);
     rows.push(("looked up by", account.checked_by.clone()));
     if !account.examples.is_empty() {
         rows.push(("at fault", account.examples.join(" ")));
@@ -393,10 +395,7 @@ fn answers(report: &Report) -> String {
         ("not sent in time", summary.unsent),
         ("sent again after a refusal", summary.retried),
     ];
-    let mut rows: Vec<(&str, String)> = counts
-        .iter()
-        .map(|(name, count)| (*name, number(*count)))
-        .collect();
+    let mut rows = counted(&counts);
     let reasons: Vec<String> = summary
         .reasons
         .iter()

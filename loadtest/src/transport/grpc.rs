@@ -1,6 +1,6 @@
 //! Streams of gRPC's `SubmitTasks`: a message for each task, and a message for each answer, in order.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use forebay_proto::v1::{
     Problem, SubmitTaskRequest, SubmitTasksResponse, submit_tasks_response::Result as Outcome,
@@ -18,25 +18,6 @@ use uuid::Uuid;
 use super::{CHUNK_TASKS, Context, Pending, STREAM_IDLE, cause, refused};
 use crate::{feed::Shot, tally::Answer};
 
-/// Submits over one stream after another until there is no more to submit.
-pub(super) async fn run(context: Arc<Context>) {
-    let mut first = Vec::with_capacity(CHUNK_TASKS);
-    loop {
-        first.clear();
-        context.take(CHUNK_TASKS, &mut first).await;
-        if first.is_empty() {
-            return;
-        }
-        let pending = Pending::default();
-        pending.sent(&first);
-        let why = match stream(&context, &pending, &first).await {
-            Ok(()) => Answer::Unanswered("the stream ended early".to_owned()),
-            Err(answer) => answer,
-        };
-        context.settle_all(pending.rest(), &why);
-    }
-}
-
 async fn connect(context: &Context) -> Result<Channel, Answer> {
     let failed = |error: &(dyn std::error::Error + 'static)| Answer::Failed(cause(error));
     let endpoint = Endpoint::from_shared(context.target.url.clone()).map_err(|error| failed(&error))?;
@@ -50,7 +31,7 @@ async fn connect(context: &Context) -> Result<Channel, Answer> {
     connected.map_err(|error| failed(&error))
 }
 
-async fn stream(context: &Context, pending: &Pending, first: &[Shot]) -> Result<(), Answer> {
+pub(super) async fn stream(context: &Context, pending: &Pending, first: &[Shot]) -> Result<(), Answer> {
     let mut client = TaskServiceClient::new(connect(context).await?);
     let (messages, stream) = mpsc::channel::<SubmitTaskRequest>(CHUNK_TASKS);
     let exchange = async {

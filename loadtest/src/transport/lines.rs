@@ -1,6 +1,6 @@
 //! Streams of NDJSON: a line for each task, and a line for each answer, in order.
 
-use std::{convert::Infallible, sync::Arc};
+use std::convert::Infallible;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
@@ -20,27 +20,8 @@ use crate::{feed::Shot, tally::Answer};
 /// How many chunks wait to be written.
 const CHUNKS: usize = 4;
 
-/// Submits over one stream after another until there is no more to submit.
-pub(super) async fn run(context: Arc<Context>) {
-    let mut first = Vec::with_capacity(CHUNK_TASKS);
-    loop {
-        first.clear();
-        context.take(CHUNK_TASKS, &mut first).await;
-        if first.is_empty() {
-            return;
-        }
-        let pending = Pending::default();
-        pending.sent(&first);
-        let why = match stream(&context, &pending, &first).await {
-            Ok(()) => Answer::Unanswered("the stream ended early".to_owned()),
-            Err(answer) => answer,
-        };
-        context.settle_all(pending.rest(), &why);
-    }
-}
-
 /// One stream, from its first tasks to its end. An error is what all that were not answered get.
-async fn stream(context: &Context, pending: &Pending, first: &[Shot]) -> Result<(), Answer> {
+pub(super) async fn stream(context: &Context, pending: &Pending, first: &[Shot]) -> Result<(), Answer> {
     let failed = |error: &dyn std::error::Error| Answer::Failed(error.to_string());
     let opened = timeout(context.timeout, context.target.connect()).await;
     let wire = opened

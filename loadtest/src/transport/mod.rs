@@ -96,11 +96,33 @@ pub(crate) fn open(transport: Transport, connections: usize, context: &Arc<Conte
         let context = Arc::clone(context);
         match transport {
             Transport::Http => open.spawn(single::run(context)),
-            Transport::Ndjson => open.spawn(lines::run(context)),
-            Transport::Grpc => open.spawn(grpc::run(context)),
+            Transport::Ndjson | Transport::Grpc => open.spawn(streams(transport, context)),
         };
     }
     open
+}
+
+/// Submits over one stream after another until there is no more to submit.
+async fn streams(transport: Transport, context: Arc<Context>) {
+    let mut first = Vec::with_capacity(CHUNK_TASKS);
+    loop {
+        first.clear();
+        context.take(CHUNK_TASKS, &mut first).await;
+        if first.is_empty() {
+            return;
+        }
+        let pending = Pending::default();
+        pending.sent(&first);
+        let ended = match transport {
+            Transport::Grpc => grpc::stream(&context, &pending, &first).await,
+            _ => lines::stream(&context, &pending, &first).await,
+        };
+        let why = match ended {
+            Ok(()) => Answer::Unanswered("the stream ended early".to_owned()),
+            Err(answer) => answer,
+        };
+        context.settle_all(pending.rest(), &why);
+    }
 }
 
 /// What was sent on a stream and not answered yet, in order.
