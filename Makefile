@@ -15,7 +15,7 @@ test-tools: ## Install the servers and tools that the tests start, where they ar
 
 test: test-tools ## Run every test: units, conformance, faults, end to end
 	$(CARGO) build --locked --workspace --all-targets
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 	scripts/run-example --files 300
 	@$(MAKE) chaos-short
 
