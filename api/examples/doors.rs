@@ -1,12 +1,13 @@
 //! How fast the doors are by themselves: the real router and the real gRPC service, in a process of their own, in front
 //! of a broker that takes 0.4 ms for each batch, one at a time. Beside them a bare axum route that does no more than
-//! parse the same JSON, which is the limit.
+//! parse the same JSON, and a bare tonic stream that answers each message from what it says: these are the limits.
 //!
 //! ```text
 //! cargo run --profile profiling -p forebay-api --example doors [case]
 //! ```
 
 use std::{
+    convert::Infallible,
     error::Error,
     io::Write as _,
     net::SocketAddr,
@@ -15,6 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -25,7 +27,9 @@ use forebay_broker::{
     Broker, Depth, GroupCommit, Message, PublishError, Result as BrokerResult, Source, Subscription,
 };
 use forebay_core::{Lane, Signal, SystemClock};
-use forebay_proto::v1::{SubmitTaskRequest, task_service_client::TaskServiceClient};
+use forebay_proto::v1::{
+    SubmitTaskRequest, SubmitTasksResponse, submit_tasks_response, task_service_client::TaskServiceClient,
+};
 use forebay_runtime::{
     config::{args::LogArgs, values::LogFormat},
     health::Health,
@@ -42,6 +46,14 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Streaming,
+    body::Body,
+    codegen::{BoxFuture, http},
+    server::{Grpc, NamedService},
+    transport::server::{Server, TcpIncoming},
+};
+use tonic_prost::ProstCodec;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -140,6 +152,46 @@ async fn bare_batch(Parsed(tasks): Parsed<Vec<Bare>>) -> (StatusCode, String) {
     (StatusCode::ACCEPTED, tasks.len().to_string())
 }
 
+/// A stream of the generated messages, as tonic serves it.
+#[derive(Clone)]
+struct BareStream;
+
+impl NamedService for BareStream {
+    const NAME: &'static str = "forebay.v1.TaskService";
+}
+
+impl tower::Service<http::Request<Body>> for BareStream {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = tower::service_fn(async |request: Request<Streaming<SubmitTaskRequest>>| {
+            let answers = request.into_inner().map(|message| message.map(bare_answer));
+            Ok(Response::new(answers))
+        });
+        Box::pin(async move { Ok(Grpc::new(ProstCodec::default()).streaming(method, request).await) })
+    }
+}
+
+fn bare_answer(message: SubmitTaskRequest) -> SubmitTasksResponse {
+    let task = forebay_proto::v1::Task {
+        id: "0195d7f0-0000-7000-8000-000000000000".to_owned(),
+        kind: message.kind,
+        queue: message.queue,
+        payload: message.payload,
+        ..Default::default()
+    };
+    SubmitTasksResponse {
+        index: 1,
+        result: Some(submit_tasks_response::Result::Task(task)),
+    }
+}
+
 fn serve() -> Result<(), Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -174,15 +226,20 @@ fn serve() -> Result<(), Failure> {
             let http = TcpListener::bind("127.0.0.1:0").await?;
             let grpc = TcpListener::bind("127.0.0.1:0").await?;
             let limit = TcpListener::bind("127.0.0.1:0").await?;
+            let bare_grpc = TcpListener::bind("127.0.0.1:0").await?;
             println!(
-                "{} {} {}",
+                "{} {} {} {}",
                 http.local_addr()?,
                 grpc.local_addr()?,
-                limit.local_addr()?
+                limit.local_addr()?,
+                bare_grpc.local_addr()?
             );
             std::io::stdout().flush()?;
             tokio::spawn(serve_http(app.clone(), http));
             tokio::spawn(serve_grpc(app, grpc));
+            let incoming = TcpIncoming::from(bare_grpc).with_nodelay(Some(true));
+            let server = Server::builder().add_service(BareStream);
+            tokio::spawn(server.serve_with_incoming(incoming));
             let count = move || async move {
                 format!(
                     "{} {}",
@@ -433,7 +490,7 @@ async fn drive(only: Option<String>) -> Result<(), Failure> {
         .split_whitespace()
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    let [http, door, limit] = addresses[..] else {
+    let [http, door, limit, bare_grpc] = addresses[..] else {
         return Err("no addresses".into());
     };
     let lab = Lab { only, pid, limit };
@@ -458,6 +515,10 @@ async fn drive(only: Option<String>) -> Result<(), Failure> {
         .await?;
     lab.case("ndjson x1", true, ndjsons(http, 1, 200_000)).await?;
     lab.case("ndjson x4", true, ndjsons(http, 4, 100_000)).await?;
+    lab.case("bare grpc x1", false, grpc(bare_grpc, 1, 100_000))
+        .await?;
+    lab.case("bare grpc x4", false, grpc(bare_grpc, 4, 50_000))
+        .await?;
     lab.case("grpc x1", true, grpc(door, 1, 100_000)).await?;
     lab.case("grpc x4", true, grpc(door, 4, 50_000)).await?;
     for _ in 0..3 {

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
-use forebay_core::QueueName;
+use forebay_core::{Lane, QueueName};
 use thiserror::Error;
 
 /// Which parts of a worker run in this process.
@@ -139,6 +139,11 @@ impl WorkerOptions {
     pub(crate) fn distinct_queues(&self) -> BTreeSet<QueueName> {
         self.queues.iter().cloned().collect()
     }
+
+    /// The lanes of these queues.
+    pub(crate) fn lanes(&self) -> Vec<Lane> {
+        self.distinct_queues().iter().flat_map(Lane::all_of).collect()
+    }
 }
 
 /// How a worker receives from the broker.
@@ -155,6 +160,8 @@ pub struct IntakeOptions {
     pub held_longest: Duration,
     /// After this long without a completed round a part counts as unhealthy.
     pub health_ttl: Duration,
+    /// Whether what the recorder of this worker finds room for is started at once, and not published into its lane.
+    pub hand_off: bool,
 }
 
 impl Default for IntakeOptions {
@@ -165,6 +172,7 @@ impl Default for IntakeOptions {
             unknown_kind_pause: Duration::from_secs(1),
             held_longest: Duration::from_secs(15),
             health_ttl: Duration::from_secs(10),
+            hand_off: true,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The recorder: writes what was accepted into the store, in batches, publishes what of it is ready, and acknowledges
-//! it only then.
+//! it only then. What the executor of its own process has room for is started as it is recorded, and not published.
 //!
 //! Batches have no timer: what arrives while one is being written makes up the next, so a lone submission waits for
 //! nobody and a flood is written in large statements. What one batch makes ready is published while the next is written.
@@ -7,6 +7,7 @@
 //! refuses never stops its neighbours: it is found by halving the batch, and set aside.
 
 mod announce;
+mod start;
 mod write;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use self::{
     write::Write,
 };
 use crate::{
+    executor::Handoff,
     shared::Shared,
     subscribe::{Reader, Receipts, Received},
 };
@@ -42,6 +44,8 @@ type Item = (Delivery, Arc<dyn Acknowledge>);
 
 pub(crate) struct Recorder {
     shared: Arc<Shared>,
+    /// To the executor of this process, if it has one.
+    handoff: Option<Arc<Handoff>>,
     reporter: Reporter,
     /// At most one. On its own task, since dropping a half-done round delays the messages it would have returned.
     round: JoinSet<Round>,
@@ -54,12 +58,13 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, handoff: Option<Handoff>) -> Self {
         let reporter = shared
             .health
             .component("recorder", shared.options.intake.health_ttl);
         Self {
             shared,
+            handoff: handoff.map(Arc::new),
             reporter,
             round: JoinSet::new(),
             waiting: Vec::new(),
@@ -121,7 +126,12 @@ impl Recorder {
         while self.may_write() {
             let rest = self.waiting.split_off(self.waiting.len().min(BATCH_MAX));
             let batch = std::mem::replace(&mut self.waiting, rest);
-            let write = Write::new(&self.shared, &self.reporter, stop);
+            let write = Write {
+                shared: Arc::clone(&self.shared),
+                handoff: self.handoff.clone(),
+                reporter: self.reporter.clone(),
+                stop: stop.clone(),
+            };
             self.writes.spawn(write.run(batch));
         }
     }
@@ -137,6 +147,9 @@ impl Recorder {
     fn announce(&mut self, written: Result<Announcement, JoinError>) -> Result<(), JoinError> {
         let announcement = written?;
         if !announcement.is_empty() {
+            if let Some(handoff) = &self.handoff {
+                handoff.note_published(&announcement.ready);
+            }
             let broker = Arc::clone(&self.shared.broker);
             let refusals = Arc::clone(&self.refusals);
             self.announcements.spawn(announcement.make(broker, refusals));

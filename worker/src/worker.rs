@@ -120,14 +120,19 @@ impl Worker {
 async fn run_roles(shared: Arc<Shared>, stop: &CancellationToken, starting: Reporter) -> anyhow::Result<()> {
     let mut roles: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let enabled = shared.options.roles;
+    let mut executor = enabled.executor.then(|| Executor::new(Arc::clone(&shared), stop));
     if enabled.recorder {
-        roles.spawn(Recorder::new(Arc::clone(&shared)).run(stop.clone()));
+        let handoff = executor
+            .as_mut()
+            .filter(|_| shared.options.intake.hand_off)
+            .map(Executor::handoff);
+        roles.spawn(Recorder::new(Arc::clone(&shared), handoff).run(stop.clone()));
     }
     if enabled.dispatcher {
         roles.spawn(Dispatcher::new(&shared).run(stop.clone()));
     }
-    if enabled.executor {
-        roles.spawn(Executor::new(Arc::clone(&shared), stop).run(stop.clone()));
+    if let Some(executor) = executor {
+        roles.spawn(executor.run(stop.clone()));
     }
     drop(shared);
     starting.retire();

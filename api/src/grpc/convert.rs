@@ -1,5 +1,6 @@
 //! Between the messages of the `.proto` and the types of the core.
 
+use bytes::Bytes;
 use forebay_core::{AttemptError, Json, State, SubmitRequest, Task, Timestamp, TraceParent, Violation};
 use forebay_proto::v1::{self, submit_task_request::When};
 use forebay_store::TaskFilter;
@@ -22,19 +23,17 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
         },
         Some(When::Delay(delay)) => delay_seconds = Some(seconds(delay)),
     }
-    let payload = match Some(message.payload).filter(|text| !text.is_empty()) {
-        None => None,
-        // How deep it may nest is checked with everything else.
-        Some(text) => serde_json::from_slice::<&RawValue>(&text)
-            .map_err(|error| {
-                violations.push(Violation::invalid(
-                    "/payload",
-                    format!("is not valid JSON: {error}"),
-                ));
-            })
-            .map(Json::from_raw)
-            .ok(),
-    };
+    let payload = Some(message.payload).filter(|text| !text.is_empty());
+    let payload = payload.and_then(|text| {
+        let read = payload_of(&text);
+        let refused = |error| {
+            violations.push(Violation::invalid(
+                "/payload",
+                format!("is not valid JSON: {error}"),
+            ));
+        };
+        read.map_err(refused).ok()
+    });
     let request = SubmitRequest {
         kind: message.kind,
         queue: said(message.queue),
@@ -50,6 +49,13 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
         traceparent,
     };
     Asked { request, violations }
+}
+
+/// The payload, which stays a part of what it came in. How deep it may nest is checked with everything else.
+fn payload_of(text: &Bytes) -> serde_json::Result<Json> {
+    let raw: &RawValue = serde_json::from_slice(text)?;
+    let part = text.slice_ref(raw.get().as_bytes());
+    Ok(Json::from_trusted(part).unwrap_or_else(|_| Json::from_raw(raw)))
 }
 
 /// Which page of which list.

@@ -4,32 +4,24 @@ use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::In
 
 use forebay_core::TraceParent;
 use forebay_proto::v1::{self, task_service_server::TaskService};
-use futures::{FutureExt, Stream, StreamExt, stream};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use futures::{FutureExt, Stream, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::{Instrument, info_span};
 
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    grpc::{convert, status},
+    grpc::{codec::Arrived, convert, status, upload},
     layers::{limit::Pool, trace::join},
     ops::{
         self,
         follow::{Cursor, Follow, Step},
-        submit::Durable,
     },
-    task::accepted,
 };
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
-
-/// How many messages of a stream are handed in together at most, where they are there.
-const MESSAGES_AT_ONCE: usize = 250;
 
 /// The service.
 #[derive(Debug)]
@@ -73,6 +65,23 @@ impl Tasks {
             .metrics
             .rpc_call(method, i32::from(code), began.elapsed());
         result.map(Response::new).map_err(|error| status::status(&error))
+    }
+
+    /// `SubmitTasks`, with messages of its own.
+    pub(crate) async fn submit_stream(
+        &self,
+        request: Request<Streaming<Arrived>>,
+    ) -> Answer<upload::Answers> {
+        let (metadata, _, messages) = request.into_parts();
+        self.call(
+            (Pool::Submissions, "SubmitTasks"),
+            &metadata,
+            async |traceparent| {
+                let place = stream_place(&self.app.places.uploads)?;
+                Ok(upload::answers(self.app.clone(), messages, traceparent, place))
+            },
+        )
+        .await
     }
 }
 
@@ -149,22 +158,14 @@ impl TaskService for Tasks {
         .await
     }
 
-    type SubmitTasksStream = Answers<v1::SubmitTasksResponse>;
+    type SubmitTasksStream = stream::Pending<std::result::Result<v1::SubmitTasksResponse, Status>>;
 
+    /// Never called: [`super::Service`] hands this method to [`Tasks::submit_stream`].
     async fn submit_tasks(
         &self,
-        request: Request<Streaming<v1::SubmitTaskRequest>>,
+        _: Request<Streaming<v1::SubmitTaskRequest>>,
     ) -> Answer<Self::SubmitTasksStream> {
-        let (metadata, _, messages) = request.into_parts();
-        self.call(
-            (Pool::Submissions, "SubmitTasks"),
-            &metadata,
-            async |traceparent| {
-                let place = stream_place(&self.app.places.uploads)?;
-                Ok(submit_all(self.app.clone(), messages, traceparent, place))
-            },
-        )
-        .await
+        Err(Status::unimplemented("SubmitTasks is served beside this service"))
     }
 
     type WatchTaskStream = Answers<v1::WatchTaskResponse>;
@@ -202,71 +203,5 @@ fn watched(step: &Step) -> v1::WatchTaskResponse {
         at: Some(convert::to_timestamp(step.cursor.at)),
         task: step.task.as_deref().map(convert::task),
         cursor: step.cursor.to_string(),
-    }
-}
-
-/// Answers each submission of a stream, in order. The stream's own flow control holds its sender back while
-/// [`crate::Bounds::lines`] are under way.
-fn submit_all(
-    app: App,
-    messages: Streaming<v1::SubmitTaskRequest>,
-    traceparent: Option<TraceParent>,
-    place: OwnedSemaphorePermit,
-) -> Answers<v1::SubmitTasksResponse> {
-    let at_once = app.bounds.lines;
-    let silence = app.bounds.body;
-    let stop = app.stop.clone();
-    let read = stream::unfold((messages, place), move |(mut messages, place)| {
-        let stop = stop.clone();
-        async move {
-            let message = tokio::select! {
-                () = stop.cancelled() => None,
-                message = timeout(silence, messages.next()) => message.ok().flatten(),
-            };
-            message.map(|message| (message, (messages, place)))
-        }
-    });
-    let groups = read
-        .enumerate()
-        .ready_chunks(MESSAGES_AT_ONCE)
-        .map(move |group| answer_all(app.clone(), group, traceparent.clone()))
-        .buffered(at_once.div_ceil(MESSAGES_AT_ONCE));
-    Box::pin(groups.map(stream::iter).flatten())
-}
-
-/// Answers submissions that came together. Where the stream broke, that is the last of the answers.
-async fn answer_all(
-    app: App,
-    group: Vec<(usize, std::result::Result<v1::SubmitTaskRequest, Status>)>,
-    traceparent: Option<TraceParent>,
-) -> Vec<std::result::Result<v1::SubmitTasksResponse, Status>> {
-    let (mut asked, mut broken) = (Vec::with_capacity(group.len()), None);
-    let first = group.first().map_or(0, |(index, _)| *index as u64);
-    for (_, message) in group {
-        match message {
-            Ok(message) => asked.push(Ok(convert::asked(message, traceparent.clone()))),
-            Err(status) => broken = Some(Err(status)),
-        }
-    }
-    let shown = |durable: Durable<'_>| match durable {
-        Durable::New(submission) => convert::task(&accepted(submission)),
-        Durable::Known(task) => convert::task(task),
-    };
-    let results = ops::submit::submit_all(&app, asked, shown).await;
-    let answers = (first..)
-        .zip(results)
-        .map(|(index, result)| Ok(answered(index, result)));
-    answers.chain(broken).collect()
-}
-
-fn answered(index: u64, result: Result<v1::Task>) -> v1::SubmitTasksResponse {
-    use v1::submit_tasks_response::Result as Outcome;
-    let outcome = match result {
-        Ok(task) => Outcome::Task(task),
-        Err(error) => Outcome::Problem(status::problem(&error)),
-    };
-    v1::SubmitTasksResponse {
-        index,
-        result: Some(outcome),
     }
 }

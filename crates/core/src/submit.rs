@@ -5,7 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    IdempotencyKey, Json, Kind, Lane, PAYLOAD_BYTES_MAX, Priority, Project, QueueName, TaskId, Timestamp,
+    IdempotencyKey, Json, Kind, Lane, PAYLOAD_BYTES_MAX, Priority, Project, QueueName, Ready, TaskId, Timestamp,
     TraceParent,
 };
 
@@ -112,6 +112,20 @@ pub struct Submission {
     pub fingerprint: Option<Fingerprint>,
     /// The trace of the request that submitted it.
     pub traceparent: Option<TraceParent>,
+}
+
+impl Submission {
+    /// What says that it is ready, once it is recorded.
+    #[must_use]
+    pub fn into_ready(self) -> Ready {
+        Ready {
+            id: self.id,
+            kind: self.kind,
+            lane: self.lane,
+            fence: 0,
+            lost: 0,
+        }
+    }
 }
 
 impl SubmitRequest {

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use forebay_core::{ClaimId, WorkerId};
 use forebay_store::{
-    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, Result,
+    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, Recorded, Result,
+    StartRequest, record_then_claim,
 };
 
-use crate::{PostgresStore, claim, complete, hot::bounded, workers};
+use crate::{PostgresStore, claim, complete, hot::bounded, record::looks_new, start::start_new, workers};
 
 #[async_trait]
 impl Execute for PostgresStore {
@@ -41,6 +42,29 @@ impl Execute for PostgresStore {
         )
         .await;
         connection.settle(outcome)
+    }
+
+    async fn record_and_claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        batch: &[StartRequest],
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
+        const DOING: &str = "record and claim tasks";
+        if !batch.is_empty() && batch.iter().all(|request| looks_new(&request.task)) {
+            let mut connection = self.hot.get(DOING).await?;
+            let work = async {
+                let client = connection.client();
+                self.note_queues(client, batch.iter().map(|request| &request.task))
+                    .await?;
+                start_new(client, &self.days, worker, claim, batch).await
+            };
+            let outcome = bounded(DOING, work).await;
+            if let Some(started) = connection.settle(outcome)? {
+                return Ok(started.into_iter().map(|it| (Recorded::New, Some(it))).collect());
+            }
+        }
+        record_then_claim(self, worker, claim, batch).await
     }
 
     async fn complete(

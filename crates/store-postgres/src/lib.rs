@@ -18,6 +18,7 @@ mod operate;
 mod plans;
 mod read;
 mod record;
+mod start;
 mod tls;
 mod values;
 mod workers;

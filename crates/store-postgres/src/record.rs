@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    sync::PoisonError,
     time::Duration,
 };
 
@@ -32,22 +33,22 @@ const SEEN_QUEUES_MAX: usize = 10_000;
 
 /// Submissions, sorted by id, as the arrays that the statements take.
 #[derive(Default)]
-struct Columns<'a> {
-    id: Vec<Uuid>,
-    project: Vec<&'a str>,
-    kind: Vec<&'a str>,
-    queue: Vec<&'a str>,
-    priority: Vec<&'a str>,
-    payload: Vec<&'a str>,
-    tags: Vec<Cow<'static, str>>,
-    max_attempts: Vec<Option<i32>>,
-    timeout_us: Vec<Option<i64>>,
-    created_at: Vec<Instant>,
-    traceparent: Vec<Option<&'a str>>,
+pub(crate) struct Columns<'a> {
+    pub(crate) id: Vec<Uuid>,
+    pub(crate) project: Vec<&'a str>,
+    pub(crate) kind: Vec<&'a str>,
+    pub(crate) queue: Vec<&'a str>,
+    pub(crate) priority: Vec<&'a str>,
+    pub(crate) payload: Vec<&'a str>,
+    pub(crate) tags: Vec<Cow<'static, str>>,
+    pub(crate) max_attempts: Vec<Option<i32>>,
+    pub(crate) timeout_us: Vec<Option<i64>>,
+    pub(crate) created_at: Vec<Instant>,
+    pub(crate) traceparent: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(tasks: &[&'a Submission]) -> Self {
+    pub(crate) fn of(tasks: &[&'a Submission]) -> Self {
         Self {
             id: tasks.iter().map(|task| task.id.as_uuid()).collect(),
             project: tasks.iter().map(|task| task.project.as_str()).collect(),
@@ -78,25 +79,12 @@ impl Record for PostgresStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let unseen = self.unseen_queues(batch);
         let mut connection = self.hot.get(DOING).await?;
         let work = async {
-            if !unseen.is_empty() {
-                let names: Vec<&str> = unseen.iter().map(QueueName::as_str).collect();
-                query(
-                    connection.client(),
-                    DOING,
-                    include_str!("../queries/queues_add.sql"),
-                    &[&names],
-                )
-                .await?;
-            }
+            self.note_queues(connection.client(), batch).await?;
             record(connection.client(), &self.days, batch).await
         };
         let outcome = bounded(DOING, work).await;
-        if outcome.is_ok() {
-            self.saw_queues(unseen);
-        }
         connection.settle(outcome)
     }
 
@@ -117,24 +105,33 @@ impl Record for PostgresStore {
 }
 
 impl PostgresStore {
-    fn unseen_queues(&self, batch: &[Submission]) -> Vec<QueueName> {
-        let seen = self
-            .seen
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut queues = queues_of(batch);
-        queues.retain(|queue| !seen.contains(queue));
-        queues
-    }
-
-    fn saw_queues(&self, queues: Vec<QueueName>) {
-        let mut seen = self
-            .seen
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if seen.len() + queues.len() <= SEEN_QUEUES_MAX {
-            seen.extend(queues);
+    /// Makes the queues of a batch known, unless they are.
+    pub(crate) async fn note_queues(
+        &self,
+        client: &Client,
+        batch: impl IntoIterator<Item = &Submission>,
+    ) -> Result<()> {
+        let mut unseen = queues_of(batch);
+        {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            unseen.retain(|queue| !seen.contains(queue));
         }
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = unseen.iter().map(QueueName::as_str).collect();
+        query(
+            client,
+            DOING,
+            include_str!("../queries/queues_add.sql"),
+            &[&names],
+        )
+        .await?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() + unseen.len() <= SEEN_QUEUES_MAX {
+            seen.extend(unseen);
+        }
+        Ok(())
     }
 }
 
@@ -167,7 +164,7 @@ async fn record(client: &Client, days: &Days, batch: &[Submission]) -> Result<Ve
 }
 
 /// Whether the submission is ready, and known only if it was delivered before, which is rare.
-fn looks_new(task: &Submission) -> bool {
+pub(crate) fn looks_new(task: &Submission) -> bool {
     task.run_at.is_none() && task.fingerprint.is_none() && task.id.previous_window().is_none()
 }
 

@@ -16,6 +16,7 @@ pub mod payload;
 pub mod read;
 pub mod record;
 pub mod republish;
+pub mod start;
 pub mod support;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -80,6 +81,15 @@ macro_rules! store_conformance {
                 a_batch_with_a_key_on_both_sides_of_midnight_grants_one,
                 answers_come_in_order,
                 a_claim_leads_to_the_next_attempt,
+            ]
+            start: [
+                a_new_submission_runs_at_once,
+                a_repeated_start_is_granted_again,
+                what_is_known_is_judged_as_by_a_claim,
+                a_batch_may_hold_an_id_twice,
+                a_dead_worker_starts_nothing,
+                what_was_started_is_taken_back,
+                what_was_started_is_handed_back,
             ]
             complete: [
                 success_keeps_result_and_log,

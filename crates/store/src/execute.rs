@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_core::{
-    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, TaskId, Timestamp, TraceParent,
-    WorkerId, WorkerInfo,
+    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, Submission, TaskId, Timestamp,
+    TraceParent, WorkerId, WorkerInfo,
 };
 
-use crate::Result;
+use crate::{Record, Recorded, Result};
 
 /// A task that a worker was told is ready and wants to run, with what its handler says where the task does not.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,56 @@ pub struct ClaimRequest {
     pub max_attempts: u32,
     /// The handler's timeout; written where the task has none.
     pub timeout: Duration,
+}
+
+/// A submission that a worker wants to run as soon as it is recorded, with what its handler says where it does not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartRequest {
+    /// What was accepted.
+    pub task: Submission,
+    /// The handler's number of attempts; written where the task has none.
+    pub max_attempts: u32,
+    /// The handler's timeout; written where the task has none.
+    pub timeout: Duration,
+}
+
+impl StartRequest {
+    /// The claim of it, once it is recorded.
+    #[must_use]
+    pub fn claim(&self) -> ClaimRequest {
+        ClaimRequest {
+            ready: self.task.clone().into_ready(),
+            max_attempts: self.max_attempts,
+            timeout: self.timeout,
+        }
+    }
+
+    /// Its first start, where it was recorded and started at `now`.
+    #[must_use]
+    pub fn started(&self, now: Timestamp) -> Claimed {
+        let Submission {
+            id,
+            project,
+            kind,
+            lane,
+            payload,
+            traceparent,
+            ..
+        } = self.task.clone();
+        Claimed {
+            id,
+            fence: 1,
+            attempt: 1,
+            max_attempts: self.task.max_attempts.unwrap_or(self.max_attempts),
+            timeout: self.task.timeout.unwrap_or(self.timeout),
+            project,
+            kind,
+            lane,
+            payload,
+            queued_at: now,
+            traceparent,
+        }
+    }
 }
 
 /// A task that a worker may now run.
@@ -94,7 +144,7 @@ pub struct HeartbeatReply {
 
 /// What the executor needs.
 #[async_trait]
-pub trait Execute: Send + Sync + 'static {
+pub trait Execute: Record {
     /// Makes a worker known. It must heartbeat from now on.
     async fn register(&self, beat: &Heartbeat) -> Result<()>;
 
@@ -118,6 +168,21 @@ pub trait Execute: Send + Sync + 'static {
         batch: &[ClaimRequest],
     ) -> Result<Vec<Option<Claimed>>>;
 
+    /// Records a batch as [`Record::record`] does and claims it as [`Self::claim`] does: what a recorder calls for tasks
+    /// that its own process starts at once. One answer for each, in order. A call whose answer was lost may be made
+    /// again with the same `claim`, or in parts with others. Where it fails, some may be recorded and not claimed.
+    ///
+    /// # Errors
+    /// [`crate::StoreError::WorkerGone`] where the worker was declared dead: nothing was claimed.
+    async fn record_and_claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        batch: &[StartRequest],
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
+        record_then_claim(self, worker, claim, batch).await
+    }
+
     /// Writes outcomes as [`forebay_core::Lifecycle::complete`] does; one answer for each, in order. `released`
     /// are the claims whose last task is among these or before them: their notes are forgotten.
     async fn complete(
@@ -129,4 +194,32 @@ pub trait Execute: Send + Sync + 'static {
 
     /// Forgets a worker that has stopped. Tasks it still holds are handed back at once, and cost no attempt.
     async fn deregister(&self, worker: WorkerId) -> Result<()>;
+}
+
+/// [`Execute::record_and_claim`] as the two calls that it stands for.
+///
+/// # Errors
+/// As each of them.
+pub async fn record_then_claim<S: Execute + ?Sized>(
+    store: &S,
+    worker: WorkerId,
+    claim: ClaimId,
+    batch: &[StartRequest],
+) -> Result<Vec<(Recorded, Option<Claimed>)>> {
+    let tasks: Vec<Submission> = batch.iter().map(|request| request.task.clone()).collect();
+    let recorded = store.record(&tasks).await?;
+    // The task of a conflicting key is another one.
+    let (places, requests): (Vec<usize>, Vec<ClaimRequest>) = batch
+        .iter()
+        .zip(&recorded)
+        .enumerate()
+        .filter(|(_, (_, recorded))| **recorded != Recorded::Conflict)
+        .map(|(place, (request, _))| (place, request.claim()))
+        .unzip();
+    let claimed = store.claim(worker, claim, &requests).await?;
+    let mut answers: Vec<_> = recorded.into_iter().map(|recorded| (recorded, None)).collect();
+    for (place, claimed) in places.into_iter().zip(claimed) {
+        answers[place].1 = claimed;
+    }
+    Ok(answers)
 }

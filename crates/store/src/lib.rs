@@ -16,13 +16,16 @@ use async_trait::async_trait;
 use forebay_core::{Lane, QueueName, Ready, Submission, TaskEvent, Timestamp};
 
 pub use error::{Result, StoreError};
-pub use execute::{ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply};
+pub use execute::{
+    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, StartRequest,
+    record_then_claim,
+};
 pub use read::{Changed, Operate, Page, PageToken, QueueCounts, Read, Rejects, SetAside, TaskFilter};
 
 /// Everything a store does.
-pub trait Store: Record + Execute + Dispatch + Read + Operate + Admin {}
+pub trait Store: Execute + Dispatch + Read + Operate + Admin {}
 
-impl<T: Record + Execute + Dispatch + Read + Operate + Admin> Store for T {}
+impl<T: Execute + Dispatch + Read + Operate + Admin> Store for T {}
 
 /// What became of a submission that was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +136,9 @@ pub trait Backlog: Record {
 }
 
 /// The queues named in a batch, each once.
-pub fn queues_of(batch: &[Submission]) -> Vec<QueueName> {
-    let mut queues: Vec<QueueName> = batch.iter().map(|task| task.lane.queue.clone()).collect();
+pub fn queues_of<'a>(batch: impl IntoIterator<Item = &'a Submission>) -> Vec<QueueName> {
+    let mut queues: Vec<&QueueName> = batch.into_iter().map(|task| &task.lane.queue).collect();
     queues.sort_unstable();
     queues.dedup();
-    queues
+    queues.into_iter().cloned().collect()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forebay_broker::{Acknowledge, Delivery, Message, Token, Undecodable};
-use forebay_core::{Ready, Submission};
+use forebay_core::Ready;
 use forebay_store::{Reject, StoreError};
 use tracing::{debug, error, warn};
 
@@ -50,7 +50,10 @@ impl Executor {
             };
             match slot {
                 Some(slot) => self.take_on(waiting, slot, place, &mut done),
-                None => back.add(&acks, waiting.token),
+                None => {
+                    self.backlogs.set(&waiting.ready.lane, true);
+                    back.add(&acks, waiting.token);
+                }
             }
         }
         self.answer(done, back);
@@ -125,7 +128,9 @@ impl Executor {
         let acks = Arc::clone(acks);
         let ready = match message {
             Ok(Message::Ready(ready)) => ready,
-            Ok(Message::Submission(task)) => recorded(task),
+            // Lanes carry none. One that is there all the same is claimed like any task if it is recorded, and else turned
+            // away: the recorder has its own copy.
+            Ok(Message::Submission(task)) => task.into_ready(),
             Err(undecodable) => {
                 let set_aside = set_aside(Arc::clone(&self.shared), undecodable, acks, token);
                 self.chores.spawn(set_aside);
@@ -163,18 +168,6 @@ impl Executor {
         } else {
             Then::LeaveToStore
         }
-    }
-}
-
-/// Lanes carry no submissions. One that is there all the same is claimed like any task if it is recorded, and else
-/// turned away: the recorder has its own copy.
-fn recorded(task: Submission) -> Ready {
-    Ready {
-        id: task.id,
-        kind: task.kind,
-        lane: task.lane,
-        fence: 0,
-        lost: 0,
     }
 }
 

@@ -94,8 +94,16 @@ impl Bulkheads {
             false => None,
         };
         Some(Place {
-            _kind: Count::take(self.by_kind.get(&cell.kind)?)?,
             _suspects: suspects,
+            ..self.unsuspected(&cell.kind)?
+        })
+    }
+
+    /// A place for a task of a kind that was never lost.
+    pub(super) fn unsuspected(&self, kind: &Kind) -> Option<Place> {
+        Some(Place {
+            _kind: Count::take(self.by_kind.get(kind)?)?,
+            _suspects: None,
         })
     }
 }

@@ -45,12 +45,18 @@ impl Executor {
     async fn settle(&mut self) -> anyhow::Result<()> {
         loop {
             let received = self.intake.is_idle() && self.claims.is_empty();
-            if received && self.attempts.is_empty() && self.chores.is_empty() {
+            let started = self.started.is_closed() && self.started.is_empty();
+            if received && started && self.attempts.is_empty() && self.chores.is_empty() {
                 return Ok(());
             }
             tokio::select! {
                 Some(pulled) = self.intake.next() => self.refuse(pulled),
                 Some(answer) = self.claims.join_next() => self.begin(unpanicked(answer)?),
+                next = self.started.recv(), if !started => {
+                    if let Some(next) = next {
+                        self.begin_started(next);
+                    }
+                }
                 Some(ended) = self.attempts.join_next() => unpanicked(ended)?,
                 Some(done) = self.chores.join_next() => unpanicked(done)?,
             }

@@ -13,7 +13,10 @@ use forebay_core::Lane;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::slots::{Slots, Taken};
+use super::{
+    handoff::Backlogs,
+    slots::{Slots, Taken},
+};
 use crate::{
     shared::Shared,
     subscribe::{Reader, Received},
@@ -54,20 +57,21 @@ struct Round {
 pub(super) struct Intake {
     lanes: Vec<LaneState>,
     slots: Arc<Slots>,
+    backlogs: Arc<Backlogs>,
     rounds: JoinSet<Round>,
     turn: u64,
     wait: Duration,
 }
 
 impl Intake {
-    pub(super) fn new(shared: &Shared, slots: Arc<Slots>, stop: &CancellationToken) -> Self {
+    pub(super) fn new(
+        shared: &Shared,
+        slots: Arc<Slots>,
+        backlogs: Arc<Backlogs>,
+        stop: &CancellationToken,
+    ) -> Self {
         let options = &shared.options.intake;
-        let mut lanes: Vec<Lane> = shared
-            .options
-            .distinct_queues()
-            .iter()
-            .flat_map(Lane::all_of)
-            .collect();
+        let mut lanes = shared.options.lanes();
         lanes.sort_by_key(|lane| lane.priority);
         let lanes = lanes.into_iter().map(|lane| {
             let reporter = shared
@@ -90,6 +94,7 @@ impl Intake {
         Self {
             lanes: lanes.collect(),
             slots,
+            backlogs,
             rounds: JoinSet::new(),
             turn: 0,
             wait: options.wait,
@@ -206,6 +211,7 @@ impl Intake {
             return None;
         };
         state.wet = received.deliveries.len() >= round.asked;
+        self.backlogs.set(&state.lane, state.wet);
         if received.deliveries.is_empty() {
             return None;
         }

@@ -11,6 +11,7 @@ mod bulkhead;
 mod claim;
 mod completer;
 mod drain;
+mod handoff;
 mod held;
 mod intake;
 mod life;
@@ -45,6 +46,7 @@ use self::{
     bulkhead::Bulkheads,
     claim::{Answer, Batch, CLAIM_MAX, Granted, start_of},
     completer::{Claims, Completer, Finished},
+    handoff::{Backlogs, Started},
     held::Held,
     intake::Intake,
     life::Life,
@@ -62,16 +64,21 @@ const CLAIMS_MAX: usize = 4;
 const CLAIM_WORTHWHILE: usize = 50;
 /// How many outcomes may wait to be written; attempts beyond wait to hand theirs in.
 const FINISHED_MAX: usize = 10_000;
+/// How many batches that the recorder has started may wait to be run; it waits beyond.
+const STARTED_MAX: usize = 16;
 /// How often gauges and health are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
+
+pub(crate) use self::handoff::{Handoff, Seat, Seats};
 
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     slots: Arc<Slots>,
     intake: Intake,
     parked: Parked,
-    bulkheads: Bulkheads,
+    bulkheads: Arc<Bulkheads>,
     held: Held,
+    backlogs: Arc<Backlogs>,
     /// What waits to be claimed.
     waiting: Batch,
     claims: JoinSet<Answer>,
@@ -80,6 +87,8 @@ pub(crate) struct Executor {
     chores: JoinSet<()>,
     /// What lives as long as the executor; each says its name when it ends.
     parts: JoinSet<anyhow::Result<&'static str>>,
+    /// What the recorder has started; closed where there is none, and once it has ended.
+    started: mpsc::Receiver<Started>,
     finished: mpsc::Sender<Finished>,
     notes: Arc<Claims>,
     running: Arc<Running>,
@@ -99,19 +108,26 @@ impl Executor {
     pub(crate) fn new(shared: Arc<Shared>, stop: &CancellationToken) -> Self {
         let slots = Slots::new(shared.options.concurrency.max(1));
         let (finished, receiver) = mpsc::channel(slots.total().min(FINISHED_MAX));
+        let backlogs = Arc::new(Backlogs::new(shared.options.lanes()));
         let mut executor = Self {
-            intake: Intake::new(&shared, Arc::clone(&slots), stop),
+            intake: Intake::new(&shared, Arc::clone(&slots), Arc::clone(&backlogs), stop),
             parked: Parked::new(shared.options.intake.unknown_kind_pause),
-            bulkheads: Bulkheads::new(&shared.handlers, slots.total(), shared.options.lost_max),
+            bulkheads: Arc::new(Bulkheads::new(
+                &shared.handlers,
+                slots.total(),
+                shared.options.lost_max,
+            )),
             held: Held::new(
                 bulkhead::kept_free(shared.options.concurrency),
                 shared.options.intake.held_longest,
             ),
+            backlogs,
             waiting: Batch::default(),
             claims: JoinSet::new(),
             attempts: JoinSet::new(),
             chores: JoinSet::new(),
             parts: JoinSet::new(),
+            started: mpsc::channel(1).1,
             finished,
             notes: Arc::default(),
             running: Arc::default(),
@@ -129,6 +145,13 @@ impl Executor {
         executor
     }
 
+    /// Lets a recorder start tasks here at once.
+    pub(crate) fn handoff(&mut self) -> Handoff {
+        let (sender, started) = mpsc::channel(STARTED_MAX);
+        self.started = started;
+        Handoff::new(self, sender)
+    }
+
     /// Runs tasks until `stop`, then drains.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut life = self.life.watch();
@@ -142,6 +165,7 @@ impl Executor {
                 () = stop.cancelled() => {}
                 Some(pulled) = self.intake.next() => self.admit(pulled),
                 Some(answer) = self.claims.join_next() => self.begin(unpanicked(answer)?),
+                Some(started) = self.started.recv() => self.begin_started(started),
                 Some(ended) = self.attempts.join_next() => self.forget_attempts(ended)?,
                 Some(done) = self.chores.join_next() => unpanicked(done)?,
                 Some(part) = self.parts.join_next() => bail!("the {} has ended", unpanicked(part)??),
@@ -192,6 +216,7 @@ impl Executor {
     }
 
     fn receive_more(&mut self) {
+        self.backlogs.set_held(!self.held.is_empty());
         if self.life.id().is_some() && !self.parked.is_full() {
             self.intake.ask(|lane| self.held.is_full(lane));
         }

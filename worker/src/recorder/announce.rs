@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use forebay_broker::{Broker, Message};
-use forebay_core::{Ready, Submission};
+use forebay_core::Submission;
 use forebay_store::Recorded;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
@@ -30,7 +30,7 @@ impl Announcement {
     pub(super) fn of(tasks: Vec<Submission>, recorded: &[Recorded], receipts: Receipts) -> Self {
         let published = |(task, recorded): (Submission, &Recorded)| {
             let is_ready = task.run_at.is_none() && *recorded != Recorded::Conflict;
-            is_ready.then(|| Message::Ready(ready(task)))
+            is_ready.then(|| Message::Ready(task.into_ready()))
         };
         Self {
             ready: tasks.into_iter().zip(recorded).filter_map(published).collect(),
@@ -68,16 +68,6 @@ impl Announcement {
             }
         }
         receipts.ack().await;
-    }
-}
-
-fn ready(task: Submission) -> Ready {
-    Ready {
-        id: task.id,
-        kind: task.kind,
-        lane: task.lane,
-        fence: 0,
-        lost: 0,
     }
 }
 

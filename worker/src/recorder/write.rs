@@ -14,23 +14,30 @@ use tracing::{debug, error, warn};
 
 use super::{Announcement, Item};
 use crate::{
+    executor::Handoff,
     shared::{STORE_CALL_MAX, Shared, chain, within},
     subscribe::Receipts,
 };
 
 /// A batch without an answer for so long may be too much for the store.
-const SLOW: Duration = Duration::from_secs(4);
+pub(super) const SLOW: Duration = Duration::from_secs(4);
 
 /// Where to answer a delivery.
-type Answer = (Token, Arc<dyn Acknowledge>);
+pub(super) type Answer = (Token, Arc<dyn Acknowledge>);
 
 /// Submissions, and where to answer each, in the same order.
-struct Batch {
-    tasks: Vec<Submission>,
-    answers: Vec<Answer>,
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) tasks: Vec<Submission>,
+    pub(super) answers: Vec<Answer>,
 }
 
 impl Batch {
+    pub(super) fn add(&mut self, task: Submission, answer: Answer) {
+        self.tasks.push(task);
+        self.answers.push(answer);
+    }
+
     /// Cuts off the later half.
     fn halve(&mut self) -> Self {
         let half = self.tasks.len() / 2;
@@ -42,42 +49,32 @@ impl Batch {
 }
 
 pub(super) struct Write {
-    shared: Arc<Shared>,
-    reporter: Reporter,
-    stop: CancellationToken,
+    pub(super) shared: Arc<Shared>,
+    pub(super) handoff: Option<Arc<Handoff>>,
+    pub(super) reporter: Reporter,
+    pub(super) stop: CancellationToken,
 }
 
 impl Write {
-    pub(super) fn new(shared: &Arc<Shared>, reporter: &Reporter, stop: &CancellationToken) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            reporter: reporter.clone(),
-            stop: stop.clone(),
-        }
-    }
-
     /// Writes until all is settled or the worker stops; says what is to be published and acknowledged. What it does not
     /// name the broker keeps.
     pub(super) async fn run(self, items: Vec<Item>) -> Announcement {
         #[cfg(feature = "sabotage")]
         let items = self.sabotaged(items).await;
-        let mut batch = Batch {
-            tasks: Vec::with_capacity(items.len()),
-            answers: Vec::with_capacity(items.len()),
-        };
+        let mut batch = Batch::default();
         let mut rejects = Vec::new();
         let mut done = Announcement::default();
         for (Delivery { message, token, .. }, acks) in items {
             match message {
                 Ok(Message::Submission(task)) => {
-                    batch.tasks.push(task);
-                    batch.answers.push((token, acks));
+                    batch.add(task, (token, acks));
                 }
                 // Not the recorder's, and it is recorded already.
                 Ok(Message::Ready(_)) => done.receipts.add(&acks, token),
                 Err(undecodable) => rejects.push((reject(undecodable), (token, acks))),
             }
         }
+        let batch = self.start(batch, &mut done).await;
         if !batch.tasks.is_empty() {
             self.record(batch, &mut rejects, &mut done).await;
         }
@@ -107,7 +104,7 @@ impl Write {
                 Ok(recorded) => {
                     self.shared.metrics.persisted("record", began.elapsed());
                     self.reporter.ok();
-                    self.report(&batch.tasks, &recorded);
+                    self.report(batch.tasks.iter().zip(recorded.iter().copied()));
                     done.add(announcement(batch, &recorded));
                 }
                 Err(refused @ StoreError::Refused { .. }) if batch.tasks.len() == 1 => {
@@ -131,16 +128,14 @@ impl Write {
         }
     }
 
-    fn report(&self, tasks: &[Submission], recorded: &[Recorded]) {
+    pub(super) fn report<'a>(&self, recorded: impl Iterator<Item = (&'a Submission, Recorded)> + Clone) {
         let now = self.shared.clock.now();
         let lag =
             |task: &Submission| Duration::try_from(now.duration_since(task.created_at)).unwrap_or_default();
-        self.shared.metrics.recorded(tasks.iter().map(lag));
-        for (task, _) in tasks
-            .iter()
-            .zip(recorded)
-            .filter(|(_, recorded)| **recorded == Recorded::Conflict)
-        {
+        self.shared
+            .metrics
+            .recorded(recorded.clone().map(|(task, _)| lag(task)));
+        for (task, _) in recorded.filter(|(_, recorded)| *recorded == Recorded::Conflict) {
             warn!(task = %task.id, "dropped: its idempotency key names a task with another request");
         }
     }
@@ -180,7 +175,7 @@ impl Write {
 
     /// Waits until the store may be asked again; an error where the worker stops meanwhile. Then the broker keeps
     /// what is not acknowledged.
-    async fn wait_out(&self, error: &StoreError, backoff: &mut Backoff) -> Result<(), ()> {
+    pub(super) async fn wait_out(&self, error: &StoreError, backoff: &mut Backoff) -> Result<(), ()> {
         if error.is_unavailable() {
             debug!(error = chain(error), "recording waits for the store");
         } else {

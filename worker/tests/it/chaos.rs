@@ -7,7 +7,7 @@ use std::{
 };
 
 use forebay_core::{Json, State, TaskId};
-use forebay_worker::{HandlerError, HandlerSettings, Handlers, WorkerOptions};
+use forebay_worker::{HandlerError, HandlerSettings, Handlers, IntakeOptions, WorkerOptions};
 use tokio::time::Instant;
 
 use crate::{
@@ -75,11 +75,16 @@ struct Chaos {
 impl Chaos {
     fn start_worker(&mut self) {
         let store = self.world.store.connection();
+        let ordinary = options();
         let options = WorkerOptions {
+            intake: IntakeOptions {
+                hand_off: self.dice.roll(2) == 0,
+                ..ordinary.intake
+            },
             lost_max: 1_000,
             drain_timeout: Duration::from_millis(100),
             flush_timeout: Duration::from_millis(300),
-            ..options()
+            ..ordinary
         };
         let worker = self
             .world

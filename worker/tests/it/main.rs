@@ -7,6 +7,7 @@ mod bulkheads;
 mod chaos;
 mod dispatching;
 mod draining;
+mod handoff;
 mod intake;
 mod outages;
 mod recording;

@@ -50,6 +50,8 @@ pub(crate) fn options() -> WorkerOptions {
             unknown_kind_pause: ms(50),
             held_longest: ms(1_500),
             health_ttl: Duration::from_secs(2),
+            // Most tests are about what comes out of lanes.
+            hand_off: false,
         },
         dispatcher: DispatcherOptions {
             due_interval: ms(10),

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use forebay_core::{Decision, Lifecycle, Outcome, Refused, State, Submission, TaskId, Timestamp, WorkerId};
 
 use super::support::*;
-use crate::{Changed, ClaimRequest, Completed, Completion, Recorded, Store};
+use crate::{Changed, ClaimRequest, Completed, Completion, Recorded, StartRequest, Store};
 
 const TASKS: usize = 5;
 const WORKERS: usize = 3;
@@ -84,6 +84,7 @@ struct World {
 #[derive(Debug, Default)]
 struct Done {
     claims: usize,
+    starts: usize,
     completions: usize,
     dispatches: usize,
     losses: usize,
@@ -119,12 +120,14 @@ async fn run(store: Arc<dyn Store>, seed: u64) {
     }
     let Done {
         claims,
+        starts,
         completions,
         dispatches,
         losses,
         commands,
     } = world.done;
-    let enough = claims >= 40 && completions >= 20 && dispatches >= 10 && losses >= 3 && commands >= 10;
+    let enough =
+        claims >= 40 && starts >= 5 && completions >= 20 && dispatches >= 10 && losses >= 3 && commands >= 10;
     assert!(enough, "the steps must lead somewhere: {:?}", world.done);
 }
 
@@ -158,7 +161,8 @@ impl World {
     /// Takes one random step, and returns its name.
     async fn step(&mut self) -> &'static str {
         match self.random.below(20) {
-            0..=2 => self.record().await,
+            0..=1 => self.record().await,
+            2 => self.start().await,
             3..=7 => self.claim().await,
             8..=12 => self.complete().await,
             13..=15 if self.random.one_in(4) => self.cancel().await,
@@ -216,6 +220,29 @@ impl World {
             known.model.get_or_insert(Lifecycle::accepted(known.said.run_at));
         }
         "record"
+    }
+
+    async fn start(&mut self) -> &'static str {
+        let (chosen, worker) = (self.some_tasks(), self.a_worker());
+        let batch: Vec<StartRequest> = chosen
+            .iter()
+            .map(|&index| StartRequest {
+                task: self.tasks[index].said.clone(),
+                max_attempts: MAX_ATTEMPTS,
+                timeout: TIMEOUT,
+            })
+            .collect();
+        let at = now(&*self.store).await;
+        let answers = self.store.record_and_claim(worker, claim_id(), &batch).await;
+        for (index, (_, answer)) in chosen.into_iter().zip(answers.expect("record and claim")) {
+            let known = &mut self.tasks[index];
+            let model = known.model.get_or_insert(Lifecycle::accepted(known.said.run_at));
+            let granted = model.claim(0, worker, at).is_ok();
+            self.done.starts += usize::from(granted);
+            let expected = granted.then_some((model.fence, model.attempt));
+            assert_eq!(answer.map(|it| (it.fence, it.attempt)), expected);
+        }
+        "record and claim"
     }
 
     /// A fence that is mostly the current one.

@@ -1,0 +1,163 @@
+//! `SubmitTasks`: a stream of submissions, and an answer for each, in order. The twin of `http/ndjson.rs`, and as
+//! bounded: so many messages and bytes are under way, and then the client is not read from until the broker has
+//! confirmed some and the client has read their answers.
+
+use std::pin::Pin;
+
+use forebay_core::TraceParent;
+use futures::{
+    FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::FuturesOrdered,
+};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tonic::{Status, Streaming};
+
+use crate::{
+    App,
+    grpc::{
+        codec::{self, Answer, Arrived, MESSAGE_BYTES_MAX},
+        convert,
+    },
+    ops::submit::{Asked, submit_all},
+};
+
+/// How many messages are handed in together at most, where they are there.
+const MESSAGES_AT_ONCE: usize = 500;
+
+/// The answers of a stream.
+pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+
+/// Answers each submission. Where the stream breaks, that is the last of the answers.
+pub(crate) fn answers(
+    app: App,
+    messages: Streaming<Arrived>,
+    traceparent: Option<TraceParent>,
+    place: OwnedSemaphorePermit,
+) -> Answers {
+    let room = Room {
+        messages: app.bounds.lines,
+        bytes: app.bounds.lines_bytes.max(MESSAGE_BYTES_MAX),
+    };
+    let upload = Upload {
+        app,
+        traceparent,
+        messages,
+        index: 0,
+        held: None,
+        under_way: FuturesOrdered::new(),
+        room,
+        ended: false,
+        broken: None,
+        _place: place,
+    };
+    let groups = stream::unfold(upload, |mut upload| async move {
+        let answers = upload.next().await?;
+        Some((answers, upload))
+    });
+    let flat = groups.map_ok(|answers| stream::iter(answers).map(Ok));
+    Box::pin(flat.try_flatten())
+}
+
+/// How much may be taken up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    messages: usize,
+    bytes: usize,
+}
+
+/// The answers to submissions that were handed in together, and the room that these took.
+struct Answered {
+    answers: Vec<Answer>,
+    room: Room,
+}
+
+struct Upload {
+    app: App,
+    traceparent: Option<TraceParent>,
+    messages: Streaming<Arrived>,
+    /// How many were handed in.
+    index: u64,
+    /// The next one, where it has come.
+    held: Option<Arrived>,
+    under_way: FuturesOrdered<BoxFuture<'static, Answered>>,
+    room: Room,
+    ended: bool,
+    /// Why it ended, where that was a fault.
+    broken: Option<Status>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    /// The next answers. Reads on while there is room for more; what waits to be read by the client takes room, too.
+    async fn next(&mut self) -> Option<Result<Vec<Answer>, Status>> {
+        loop {
+            while let Some(group) = self.next_group() {
+                self.under_way.push_back(group);
+            }
+            if self.ended || self.held.is_some() {
+                let Some(answered) = self.under_way.next().await else {
+                    return self.broken.take().map(Err);
+                };
+                return Some(Ok(self.done(answered)));
+            }
+            tokio::select! {
+                biased;
+                Some(answered) = self.under_way.next() => return Some(Ok(self.done(answered))),
+                () = self.app.stop.cancelled() => self.ended = true,
+                message = timeout(self.app.bounds.body, self.messages.next()) => self.take(message.ok().flatten()),
+            }
+        }
+    }
+
+    fn take(&mut self, message: Option<Result<Arrived, Status>>) {
+        match message {
+            Some(Ok(message)) => self.held = Some(message),
+            Some(Err(status)) => (self.ended, self.broken) = (true, Some(status)),
+            None => self.ended = true,
+        }
+    }
+
+    fn done(&mut self, answered: Answered) -> Vec<Answer> {
+        self.room.messages += answered.room.messages;
+        self.room.bytes += answered.room.bytes;
+        answered.answers
+    }
+
+    /// Hands in the messages that are there, as far as there is room.
+    fn next_group(&mut self) -> Option<BoxFuture<'static, Answered>> {
+        let (first, mut asked, mut taken) = (self.index, Vec::new(), Room::default());
+        while asked.len() < MESSAGES_AT_ONCE && self.room.messages > 0 {
+            let Some(arrived) = self.held.take_if(|held| held.bytes <= self.room.bytes) else {
+                break;
+            };
+            self.room.messages -= 1;
+            self.room.bytes -= arrived.bytes;
+            taken.messages += 1;
+            taken.bytes += arrived.bytes;
+            self.index += 1;
+            asked.push(Ok(convert::asked(arrived.message, self.traceparent.clone())));
+            // Most have come already, and need neither a timer nor a wait.
+            if !self.ended
+                && let Some(message) = self.messages.next().now_or_never()
+            {
+                self.take(message);
+            }
+        }
+        if asked.is_empty() {
+            return None;
+        }
+        let app = self.app.clone();
+        Some(Box::pin(async move {
+            let answers = answer(&app, first, asked).await;
+            Answered { answers, room: taken }
+        }))
+    }
+}
+
+/// Accepts submissions, and writes their answers.
+async fn answer(app: &App, first: u64, asked: Vec<crate::error::Result<Asked>>) -> Vec<Answer> {
+    let results = submit_all(app, asked, codec::task).await;
+    let answers = (first..).zip(results);
+    answers
+        .map(|(index, result)| Answer::new(index, result))
+        .collect()
+}

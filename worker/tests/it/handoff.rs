@@ -1,0 +1,313 @@
+//! What the recorder of a worker starts at once, past the lanes, and what it does not.
+
+use std::sync::{Arc, Mutex};
+
+use forebay_broker::{Broker, Message, Source};
+use forebay_core::{Json, Lane, Priority, QueueName, State, Submission, SubmitRequest, TaskId};
+use forebay_worker::{Handlers, IntakeOptions, WorkerOptions};
+use tokio::sync::Semaphore;
+
+use crate::{
+    broker::Lanes,
+    support::{World, handle, holds, options, request, submission, undispatched},
+};
+
+/// Hands over, and nothing that a lane does not take is published again.
+fn handing_over(concurrency: usize) -> WorkerOptions {
+    let options = undispatched();
+    WorkerOptions {
+        concurrency,
+        intake: IntakeOptions {
+            hand_off: true,
+            ..options.intake
+        },
+        ..options
+    }
+}
+
+/// The order in which tasks were started, and a gate that each must pass.
+#[derive(Clone)]
+struct Starts {
+    order: Arc<Mutex<Vec<TaskId>>>,
+    gate: Arc<Semaphore>,
+}
+
+impl Starts {
+    fn with_passes(count: usize) -> Self {
+        Self {
+            order: Arc::default(),
+            gate: Arc::new(Semaphore::new(count)),
+        }
+    }
+
+    fn handlers(&self) -> Handlers {
+        let this = self.clone();
+        handle(move |execution| {
+            let this = this.clone();
+            async move {
+                this.order.lock().unwrap().push(execution.id);
+                this.gate.acquire().await.unwrap().forget();
+                Ok(Json::null())
+            }
+        })
+    }
+
+    fn order(&self) -> Vec<TaskId> {
+        self.order.lock().unwrap().clone()
+    }
+
+    async fn open(&self, world: &World, ids: &[TaskId]) {
+        self.gate.add_permits(1_000);
+        world.wait_for_all(ids, State::Succeeded).await;
+    }
+}
+
+fn in_lane(world: &World, priority: Priority) -> u64 {
+    let lane = Lane::new(QueueName::default(), priority);
+    world.broker.depth_of(&Source::Lane(lane)).waiting
+}
+
+/// One after the other, each recorded before the next is submitted.
+async fn submit_in_turn(world: &World, count: usize) -> Vec<TaskId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let id = world.submit(request()).await;
+        holds("it is recorded", || world.store.task(id).is_some()).await;
+        ids.push(id);
+    }
+    ids
+}
+
+async fn all_is_acknowledged(world: &World) {
+    holds("all is acknowledged", || {
+        world.broker.depth_of(&Source::Submissions).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_there_is_room_for_needs_no_lane() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    world.broker.set_lanes(Lanes::Full);
+    let worker = world.worker(handing_over(100), starts.handlers());
+    worker.is_healthy().await;
+    let ids = world.submit_many(90).await;
+    world.wait_for_all(&ids, State::Succeeded).await;
+    all_is_acknowledged(&world).await;
+    let fences: Vec<u32> = ids
+        .iter()
+        .map(|id| world.store.task(*id).unwrap().fence)
+        .collect();
+    assert!(fences.iter().all(|&fence| fence == 1), "{fences:?}");
+    holds("no claim is left", || world.store.claims_held() == 0).await;
+    assert!(worker.metric("forebay_record_lag_seconds_count 90"));
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_waits_in_its_lane() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(2), starts.handlers());
+    worker.is_healthy().await;
+    let ids = submit_in_turn(&world, 5).await;
+    holds("three wait", || in_lane(&world, Priority::Default) == 3).await;
+    holds("two run", || starts.order().len() == 2).await;
+    all_is_acknowledged(&world).await;
+    starts.open(&world, &ids).await;
+    worker.is_healthy().await;
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn nothing_overtakes_what_waits_in_its_lane() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(1), starts.handlers());
+    worker.is_healthy().await;
+    let mut ids = submit_in_turn(&world, 12).await;
+    holds("eleven wait", || in_lane(&world, Priority::Default) == 11).await;
+    starts.gate.add_permits(4);
+    holds("the fifth runs", || starts.order().len() == 5).await;
+    ids.extend(submit_in_turn(&world, 3).await);
+    starts.open(&world, &ids).await;
+    assert_eq!(starts.order(), ids);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn once_its_lane_is_empty_what_comes_is_handed_over_again() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(2), starts.handlers());
+    worker.is_healthy().await;
+    let ids = submit_in_turn(&world, 10).await;
+    starts.open(&world, &ids).await;
+    world.broker.set_lanes(Lanes::Full);
+    // What comes before the worker has found its lane empty is lost there: nobody publishes it again.
+    let mut handed_over = 0;
+    while handed_over < 3 {
+        let id = world.submit(request()).await;
+        all_is_acknowledged(&world).await;
+        let state = world.store.task(id).unwrap().state;
+        handed_over = if state == State::Queued {
+            0
+        } else {
+            handed_over + 1
+        };
+    }
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn what_has_a_time_or_a_key_is_only_recorded() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    world.broker.set_lanes(Lanes::Full);
+    let worker = world.worker(handing_over(10), starts.handlers());
+    worker.is_healthy().await;
+    let with = |key: Option<&str>, delay_seconds| SubmitRequest {
+        idempotency_key: key.map(ToOwned::to_owned),
+        delay_seconds,
+        ..request()
+    };
+    let keyed = world.submit(with(Some("k"), None)).await;
+    let later = world.submit(with(None, Some(3_600.0))).await;
+    let plain = world.submit(with(None, None)).await;
+    world.wait_for(plain, State::Succeeded).await;
+    world.wait_for(keyed, State::Queued).await;
+    world.wait_for(later, State::Scheduled).await;
+    assert_eq!(starts.order(), [plain]);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_starts_nothing_twice() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    let worker = world.worker(handing_over(50), starts.handlers());
+    worker.is_healthy().await;
+    world.store.lose_answers(3);
+    let ids = world.submit_many(40).await;
+    world.wait_for_all(&ids, State::Succeeded).await;
+    all_is_acknowledged(&world).await;
+    let mut ran = starts.order();
+    ran.sort_unstable();
+    let mut expected = ids;
+    expected.sort_unstable();
+    assert_eq!(ran, expected);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn what_is_delivered_again_is_not_started_again() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(10), starts.handlers());
+    worker.is_healthy().await;
+    let task = submission(request());
+    let deliver = |task: &Submission| Message::Submission(task.clone());
+    world.broker.publish(vec![deliver(&task)]).await;
+    holds("it runs", || starts.order().len() == 1).await;
+    world.broker.publish(vec![deliver(&task)]).await;
+    all_is_acknowledged(&world).await;
+    starts.open(&world, &[task.id]).await;
+    world.broker.publish(vec![deliver(&task)]).await;
+    all_is_acknowledged(&world).await;
+    worker.drain().await;
+    assert_eq!(starts.order(), [task.id]);
+    assert_eq!(world.store.task(task.id).unwrap().fence, 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_declared_dead_only_records() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    let worker = world.worker(handing_over(10), starts.handlers());
+    worker.is_healthy().await;
+    world.store.forget_workers();
+    let ids = world.submit_many(30).await;
+    // Through the lane where it must, and in its next life.
+    world.wait_for_all(&ids, State::Succeeded).await;
+    all_is_acknowledged(&world).await;
+    assert_eq!(starts.order().len(), 30);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn one_that_the_store_refuses_does_not_keep_its_neighbours() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    let worker = world.worker(handing_over(100), starts.handlers());
+    worker.is_healthy().await;
+    let tasks: Vec<Submission> = (0..20).map(|_| submission(request())).collect();
+    world.store.poison(tasks[7].id);
+    let bundle = tasks.iter().map(|task| Ok(Message::Submission(task.clone())));
+    world.broker.put_bundle(Source::Submissions, bundle.collect());
+    let good: Vec<TaskId> = [&tasks[..7], &tasks[8..]]
+        .concat()
+        .iter()
+        .map(|it| it.id)
+        .collect();
+    world.wait_for_all(&good, State::Succeeded).await;
+    all_is_acknowledged(&world).await;
+    assert_eq!(world.store.rejects().len(), 1);
+    assert!(world.store.task(tasks[7].id).is_none());
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn an_outage_is_waited_out() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    let worker = world.worker(handing_over(10), starts.handlers());
+    worker.is_healthy().await;
+    world.store.set_away(true);
+    let before = world.store.refused_calls();
+    let ids = world.submit_many(8).await;
+    holds("it was tried", || world.store.refused_calls() > before + 3).await;
+    world.store.set_away(false);
+    world.wait_for_all(&ids, State::Succeeded).await;
+    assert_eq!(starts.order().len(), 8);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_draining_worker_starts_nothing() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(10), starts.handlers());
+    worker.is_healthy().await;
+    let id = world.submit(request()).await;
+    world.wait_for(id, State::Running).await;
+    worker.stop.cancel();
+    let later = world.submit(request()).await;
+    starts.gate.add_permits(1);
+    worker.drain().await;
+    assert_eq!(world.store.task(id).unwrap().state, State::Succeeded);
+    let untouched = world.store.task(later).map(|task| (task.state, task.fence));
+    assert!(
+        matches!(untouched, None | Some((State::Queued, _))),
+        "{untouched:?}"
+    );
+}
+
+#[tokio::test]
+async fn options_may_forbid_it() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    world.broker.set_lanes(Lanes::Full);
+    let worker = world.worker(
+        WorkerOptions {
+            intake: options().intake,
+            ..handing_over(10)
+        },
+        starts.handlers(),
+    );
+    let ids = world.submit_many(5).await;
+    world.wait_for_all(&ids, State::Queued).await;
+    all_is_acknowledged(&world).await;
+    assert_eq!(starts.order(), []);
+    worker.drain().await;
+}
