@@ -515,12 +515,12 @@ async fn drive(only: Option<String>) -> Result<(), Failure> {
         .await?;
     lab.case("ndjson x1", true, ndjsons(http, 1, 200_000)).await?;
     lab.case("ndjson x4", true, ndjsons(http, 4, 100_000)).await?;
-    lab.case("bare grpc x1", false, grpc(bare_grpc, 1, 100_000))
+    lab.case("bare tonic x1", false, grpc(bare_grpc, 1, 200_000))
         .await?;
-    lab.case("bare grpc x4", false, grpc(bare_grpc, 4, 50_000))
+    lab.case("bare tonic x4", false, grpc(bare_grpc, 4, 100_000))
         .await?;
-    lab.case("grpc x1", true, grpc(door, 1, 100_000)).await?;
-    lab.case("grpc x4", true, grpc(door, 4, 50_000)).await?;
+    lab.case("grpc x1", true, grpc(door, 1, 200_000)).await?;
+    lab.case("grpc x4", true, grpc(door, 4, 100_000)).await?;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -43,7 +43,7 @@ use forebay_runtime::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Result, StoreError, TaskFilter,
+    Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
 };
 use forebay_worker::{Execution, HandlerSettings, Handlers, Roles, Worker, WorkerOptions};
 use futures::stream::BoxStream;
@@ -124,6 +124,19 @@ impl Execute for Nothing {
         self.delay().await;
         let now = SystemClock.now();
         Ok(batch.iter().map(|request| Some(claimed(request, now))).collect())
+    }
+
+    async fn record_and_claim(
+        &self,
+        _: WorkerId,
+        _: ClaimId,
+        batch: &[StartRequest],
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        self.delay().await;
+        let now = SystemClock.now();
+        let started = |request: &StartRequest| (Recorded::New, Some(request.started(now)));
+        Ok(batch.iter().map(started).collect())
     }
 
     async fn complete(&self, _: WorkerId, batch: &[Completion], _: &[ClaimId]) -> Result<Vec<Completed>> {

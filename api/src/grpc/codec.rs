@@ -1,13 +1,13 @@
 //! How the messages of `SubmitTasks` are read and written. There may be a hundred thousand of them a second, so an answer
 //! is written once, from the submission itself, where the generated code would copy each of its fields twice.
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use forebay_core::{Lifecycle, Submission};
 use forebay_proto::v1;
 use prost::Message;
 use tonic::{
     Status,
-    codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
+    codec::{self, DecodeBuf, EncodeBuf},
 };
 
 use crate::{
@@ -18,10 +18,6 @@ use crate::{
 
 /// The largest message that is read, in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What a stream's buffers have room for from the start, so that they need not grow.
-const BUFFER_BYTES: usize = 64 * 1024;
-/// How much of the answers is put together before it is sent, where there is more.
-const SENT_BYTES: usize = 32 * 1024;
 
 /// The fields of `SubmitTasksResponse`.
 const INDEX: u32 = 1;
@@ -32,11 +28,29 @@ const PROBLEM: u32 = 3;
 const NUMBER: u32 = 0;
 const WITH_LENGTH: u32 = 2;
 
-/// A submission that was read, and how many bytes it took.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) message: v1::SubmitTaskRequest,
-    pub(crate) bytes: usize,
+/// A message that is written but for its payload, which is not copied before it is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    text: Vec<u8>,
+    payload: Bytes,
+    /// Where in the text the payload goes.
+    at: usize,
+}
+
+impl Written {
+    fn whole(message: &impl Message) -> Self {
+        Self {
+            text: message.encode_to_vec(),
+            ..Self::default()
+        }
+    }
+
+    fn put(&self, to: &mut impl BufMut) {
+        let (before, after) = self.text.split_at(self.at);
+        for part in [before, &self.payload, after] {
+            to.put_slice(part);
+        }
+    }
 }
 
 /// A `SubmitTasksResponse`, ready to be sent.
@@ -44,35 +58,37 @@ pub(crate) struct Arrived {
 pub(crate) struct Answer {
     index: u64,
     field: u32,
-    result: Vec<u8>,
+    result: Written,
 }
 
 impl Answer {
     /// What became of the submission at `index`: a task as [`task`] wrote it, or an error.
-    pub(crate) fn new(index: u64, result: Result<Vec<u8>>) -> Self {
+    pub(crate) fn new(index: u64, result: Result<Written>) -> Self {
         let (field, result) = match result {
             Ok(task) => (TASK, task),
-            Err(error) => (PROBLEM, status::problem(&error).encode_to_vec()),
+            Err(error) => (PROBLEM, Written::whole(&status::problem(&error))),
         };
         Self { index, field, result }
     }
 
-    fn write(&self, buffer: &mut impl BufMut) {
+    fn put(&self, to: &mut impl BufMut) {
         if self.index != 0 {
-            put_key(buffer, INDEX, NUMBER);
-            put_number(buffer, self.index);
+            put_key(to, INDEX, NUMBER);
+            put_number(to, self.index);
         }
-        put_bytes(buffer, self.field, &self.result);
+        put_key(to, self.field, WITH_LENGTH);
+        put_number(to, (self.result.text.len() + self.result.payload.len()) as u64);
+        self.result.put(to);
     }
 }
 
-/// Reads submissions and writes answers.
+/// Takes submissions unread, and writes answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Codec;
 
 impl codec::Codec for Codec {
     type Encode = Answer;
-    type Decode = Arrived;
+    type Decode = Bytes;
     type Encoder = Self;
     type Decoder = Self;
 
@@ -90,48 +106,43 @@ impl codec::Encoder for Codec {
     type Error = Status;
 
     fn encode(&mut self, answer: Answer, buffer: &mut EncodeBuf<'_>) -> std::result::Result<(), Status> {
-        answer.write(buffer);
+        answer.put(buffer);
         Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, SENT_BYTES)
     }
 }
 
 impl codec::Decoder for Codec {
-    type Item = Arrived;
+    type Item = Bytes;
     type Error = Status;
 
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> std::result::Result<Option<Arrived>, Status> {
-        let bytes = buffer.remaining();
-        let message =
-            v1::SubmitTaskRequest::decode(buffer).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Some(Arrived { message, bytes }))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, SENT_BYTES)
+    /// The message stays a part of the buffer that it came in.
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> std::result::Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
 
-/// A task as the bytes of its message.
-pub(crate) fn task(durable: Durable<'_>) -> Vec<u8> {
+/// Reads a submission.
+pub(crate) fn submission(message: Bytes) -> std::result::Result<v1::SubmitTaskRequest, Status> {
+    v1::SubmitTaskRequest::decode(message).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// A task as its message.
+pub(crate) fn task(durable: Durable<'_>) -> Written {
     match durable {
         Durable::New(submission) => accepted(submission),
-        Durable::Known(task) => convert::task(task).encode_to_vec(),
+        Durable::Known(task) => Written::whole(&convert::task(task)),
     }
 }
 
 /// The task that a submission becomes, as [`convert::task`] shows it: the fields that are not empty then.
-fn accepted(submission: &Submission) -> Vec<u8> {
-    // About what the rest takes.
-    const FIELDS_BYTES: usize = 256;
+fn accepted(submission: &Submission) -> Written {
+    // About what they take.
+    const FIELDS_BYTES: usize = 128;
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
     let id: &str = submission.id.as_uuid().hyphenated().encode_lower(&mut id);
     let state = convert::task_state(Lifecycle::accepted(submission.run_at).state);
-    let payload = submission.payload.as_bytes();
-    let mut text = Vec::with_capacity(FIELDS_BYTES + payload.len());
+    let payload = submission.payload.to_bytes();
+    let mut text = Vec::with_capacity(FIELDS_BYTES);
     let to = &mut text;
     put_bytes(to, 1, id.as_bytes());
     put_bytes(to, 2, submission.kind.as_str().as_bytes());
@@ -139,7 +150,9 @@ fn accepted(submission: &Submission) -> Vec<u8> {
     put_key(to, 4, NUMBER);
     put_number(to, u64::from(state as i32 as u32));
     put_bytes(to, 5, submission.lane.priority.as_str().as_bytes());
-    put_bytes(to, 6, payload);
+    put_key(to, 6, WITH_LENGTH);
+    put_number(to, payload.len() as u64);
+    let at = to.len();
     if let Some(most) = submission.max_attempts {
         put_key(to, 10, NUMBER);
         put_number(to, most.into());
@@ -147,15 +160,17 @@ fn accepted(submission: &Submission) -> Vec<u8> {
     for tag in &submission.tags {
         put_bytes(to, 11, tag.as_bytes());
     }
-    if let Some(run_at) = submission.run_at {
-        put_message(to, 12, &convert::to_timestamp(run_at));
+    for (field, at) in [(12, submission.run_at), (13, Some(submission.created_at))] {
+        if let Some(at) = at.map(convert::to_timestamp) {
+            put_time(to, field, at.seconds, at.nanos);
+        }
     }
-    put_message(to, 13, &convert::to_timestamp(submission.created_at));
-    if let Some(timeout) = submission.timeout.and_then(|timeout| timeout.try_into().ok()) {
-        put_message::<prost_types::Duration>(to, 16, &timeout);
+    if let Some(timeout) = submission.timeout {
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        put_time(to, 16, seconds, timeout.subsec_nanos() as i32);
     }
     put_bytes(to, 19, submission.project.as_str().as_bytes());
-    text
+    Written { text, payload, at }
 }
 
 fn put_key(to: &mut impl BufMut, field: u32, form: u32) {
@@ -164,11 +179,14 @@ fn put_key(to: &mut impl BufMut, field: u32, form: u32) {
 
 /// Seven bits at a time, the lowest first.
 fn put_number(to: &mut impl BufMut, mut number: u64) {
+    let (mut bytes, mut count) = ([0; 10], 0);
     while number >= 0x80 {
-        to.put_u8(number as u8 | 0x80);
+        bytes[count] = number as u8 | 0x80;
         number >>= 7;
+        count += 1;
     }
-    to.put_u8(number as u8);
+    bytes[count] = number as u8;
+    to.put_slice(&bytes[..=count]);
 }
 
 fn put_bytes(to: &mut impl BufMut, field: u32, bytes: &[u8]) {
@@ -177,10 +195,19 @@ fn put_bytes(to: &mut impl BufMut, field: u32, bytes: &[u8]) {
     to.put_slice(bytes);
 }
 
-fn put_message<M: Message>(to: &mut Vec<u8>, field: u32, message: &M) {
+/// A `Timestamp` or a `Duration`, which are written alike.
+fn put_time(to: &mut Vec<u8>, field: u32, seconds: i64, nanos: i32) {
     put_key(to, field, WITH_LENGTH);
-    // A vector has room for anything.
-    let _ = message.encode_length_delimited(to);
+    // Two numbers of at most ten bytes: so the length takes one byte.
+    let at = to.len();
+    to.push(0);
+    for (field, number) in [(1, seconds), (2, nanos.into())] {
+        if number != 0 {
+            put_key(to, field, NUMBER);
+            put_number(to, number as u64);
+        }
+    }
+    to[at] = (to.len() - at - 1) as u8;
 }
 
 #[cfg(test)]
@@ -219,28 +246,27 @@ mod tests {
     fn an_accepted_task_is_written_as_the_generated_code_would() {
         for submission in submissions() {
             let task = convert::task(&crate::task::accepted(&submission));
-            assert_eq!(
-                v1::Task::decode(&*accepted(&submission)).unwrap(),
-                task,
-                "{submission:?}"
-            );
-            assert_eq!(accepted(&submission), task.encode_to_vec());
+            let mut written = Vec::new();
+            accepted(&submission).put(&mut written);
+            assert_eq!(v1::Task::decode(&*written).unwrap(), task, "{submission:?}");
+            assert_eq!(written, task.encode_to_vec());
         }
     }
 
     #[test]
     fn so_is_an_answer() {
         use v1::submit_tasks_response::Result as Outcome;
-        let task = convert::task(&crate::task::accepted(&submissions()[1]));
+        let submission = &submissions()[1];
+        let task = convert::task(&crate::task::accepted(submission));
         let error = ApiError::at(Code::InvalidRequest, "/kind", "must be there");
         let answers = [
-            (0, Ok(task.encode_to_vec()), Outcome::Task(task.clone())),
-            (300, Ok(task.encode_to_vec()), Outcome::Task(task)),
+            (0, Ok(Written::whole(&task)), Outcome::Task(task.clone())),
+            (300, Ok(accepted(submission)), Outcome::Task(task)),
             (1, Err(error.clone()), Outcome::Problem(status::problem(&error))),
         ];
         for (index, result, outcome) in answers {
             let mut written = Vec::new();
-            Answer::new(index, result).write(&mut written);
+            Answer::new(index, result).put(&mut written);
             let result = Some(outcome);
             assert_eq!(written, v1::SubmitTasksResponse { index, result }.encode_to_vec());
         }

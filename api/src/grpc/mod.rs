@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use forebay_proto::v1::task_service_server::{SERVICE_NAME, TaskServiceServer};
 use tonic::{
     Request, Streaming,
@@ -62,7 +63,7 @@ impl tower::Service<http::Request<Body>> for Service {
         }
         let tasks = Arc::clone(&self.tasks);
         Box::pin(async move {
-            let method = tower::service_fn(move |request: Request<Streaming<codec::Arrived>>| {
+            let method = tower::service_fn(move |request: Request<Streaming<Bytes>>| {
                 let tasks = Arc::clone(&tasks);
                 async move { tasks.submit_stream(request).await }
             });

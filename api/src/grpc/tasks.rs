@@ -2,6 +2,7 @@
 
 use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use forebay_core::TraceParent;
 use forebay_proto::v1::{self, task_service_server::TaskService};
 use futures::{FutureExt, Stream, stream};
@@ -12,7 +13,7 @@ use tracing::{Instrument, info_span};
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    grpc::{codec::Arrived, convert, status, upload},
+    grpc::{convert, status, upload},
     layers::{limit::Pool, trace::join},
     ops::{
         self,
@@ -68,10 +69,7 @@ impl Tasks {
     }
 
     /// `SubmitTasks`, with messages of its own.
-    pub(crate) async fn submit_stream(
-        &self,
-        request: Request<Streaming<Arrived>>,
-    ) -> Answer<upload::Answers> {
+    pub(crate) async fn submit_stream(&self, request: Request<Streaming<Bytes>>) -> Answer<upload::Answers> {
         let (metadata, _, messages) = request.into_parts();
         self.call(
             (Pool::Submissions, "SubmitTasks"),

@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use forebay_core::TraceParent;
 use futures::{
     FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::FuturesOrdered,
@@ -14,7 +15,7 @@ use tonic::{Status, Streaming};
 use crate::{
     App,
     grpc::{
-        codec::{self, Answer, Arrived, MESSAGE_BYTES_MAX},
+        codec::{self, Answer, MESSAGE_BYTES_MAX},
         convert,
     },
     ops::submit::{Asked, submit_all},
@@ -29,7 +30,7 @@ pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Se
 /// Answers each submission. Where the stream breaks, that is the last of the answers.
 pub(crate) fn answers(
     app: App,
-    messages: Streaming<Arrived>,
+    messages: Streaming<Bytes>,
     traceparent: Option<TraceParent>,
     place: OwnedSemaphorePermit,
 ) -> Answers {
@@ -73,11 +74,11 @@ struct Answered {
 struct Upload {
     app: App,
     traceparent: Option<TraceParent>,
-    messages: Streaming<Arrived>,
+    messages: Streaming<Bytes>,
     /// How many were handed in.
     index: u64,
     /// The next one, where it has come.
-    held: Option<Arrived>,
+    held: Option<Bytes>,
     under_way: FuturesOrdered<BoxFuture<'static, Answered>>,
     room: Room,
     ended: bool,
@@ -108,7 +109,7 @@ impl Upload {
         }
     }
 
-    fn take(&mut self, message: Option<Result<Arrived, Status>>) {
+    fn take(&mut self, message: Option<Result<Bytes, Status>>) {
         match message {
             Some(Ok(message)) => self.held = Some(message),
             Some(Err(status)) => (self.ended, self.broken) = (true, Some(status)),
@@ -124,17 +125,16 @@ impl Upload {
 
     /// Hands in the messages that are there, as far as there is room.
     fn next_group(&mut self) -> Option<BoxFuture<'static, Answered>> {
-        let (first, mut asked, mut taken) = (self.index, Vec::new(), Room::default());
-        while asked.len() < MESSAGES_AT_ONCE && self.room.messages > 0 {
-            let Some(arrived) = self.held.take_if(|held| held.bytes <= self.room.bytes) else {
+        let (mut group, mut taken) = (Vec::new(), Room::default());
+        while group.len() < MESSAGES_AT_ONCE && self.room.messages > 0 {
+            let Some(message) = self.held.take_if(|held| held.len() <= self.room.bytes) else {
                 break;
             };
             self.room.messages -= 1;
-            self.room.bytes -= arrived.bytes;
+            self.room.bytes -= message.len();
             taken.messages += 1;
-            taken.bytes += arrived.bytes;
-            self.index += 1;
-            asked.push(Ok(convert::asked(arrived.message, self.traceparent.clone())));
+            taken.bytes += message.len();
+            group.push(message);
             // Most have come already, and need neither a timer nor a wait.
             if !self.ended
                 && let Some(message) = self.messages.next().now_or_never()
@@ -142,14 +142,32 @@ impl Upload {
                 self.take(message);
             }
         }
-        if asked.is_empty() {
+        if group.is_empty() {
             return None;
         }
+        let first = self.index;
+        let asked = self.read(group);
+        self.index += asked.len() as u64;
         let app = self.app.clone();
         Some(Box::pin(async move {
             let answers = answer(&app, first, asked).await;
             Answered { answers, room: taken }
         }))
+    }
+
+    /// What messages ask for. One that is none breaks the stream, and all after it are not accepted.
+    fn read(&mut self, group: Vec<Bytes>) -> Vec<crate::error::Result<Asked>> {
+        let mut asked = Vec::with_capacity(group.len());
+        for message in group {
+            match codec::submission(message) {
+                Ok(message) => asked.push(Ok(convert::asked(message, self.traceparent.clone()))),
+                Err(status) => {
+                    (self.ended, self.held, self.broken) = (true, None, Some(status));
+                    break;
+                }
+            }
+        }
+        asked
     }
 }
 

@@ -18,7 +18,7 @@ use forebay_core::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Result, SetAside, StoreError, TaskFilter,
+    Rejects, Republished, Result, SetAside, StartRequest, StoreError, TaskFilter,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::broadcast;
@@ -414,6 +414,15 @@ impl Execute for Fake {
     }
 
     async fn claim(&self, _: WorkerId, _: ClaimId, _: &[ClaimRequest]) -> Result<Vec<Option<Claimed>>> {
+        not_faked()
+    }
+
+    async fn record_and_claim(
+        &self,
+        _: WorkerId,
+        _: ClaimId,
+        _: &[StartRequest],
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
         not_faked()
     }
 

@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
+use bytes::BufMut;
 use forebay_api::{Bounds, error::Code, serve_grpc};
 use forebay_core::State;
 use forebay_proto::v1::{
     self, submit_task_request::When, submit_tasks_response::Result as Outcome,
     task_service_client::TaskServiceClient,
 };
+use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_stream::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, transport::Channel};
+use tonic::{
+    Request, Status,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    transport::Channel,
+};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -441,6 +448,125 @@ async fn streams_submissions_and_watches() {
         code_of(&client.watch_task(watch("x".into())).await.unwrap_err()),
         "invalid_parameter"
     );
+}
+
+#[tokio::test]
+async fn a_stream_answers_all_in_order_however_little_room_there_is() {
+    const LARGE: usize = 250_000;
+    let door = Door::bounded(Bounds {
+        lines: 7,
+        lines_bytes: 1,
+        ..quick()
+    });
+    let (channel, _server) = served(&door).await;
+    let mut client = TaskServiceClient::new(channel);
+    let numbered = |number: usize| v1::SubmitTaskRequest {
+        tags: vec![number.to_string()],
+        payload: match number % 50 {
+            0 => format!("\"{}\"", "x".repeat(LARGE)).into(),
+            _ => number.to_string().into(),
+        },
+        ..echo()
+    };
+    let requests = tokio_stream::iter((0..1_200).map(numbered));
+    let mut answers = client.submit_tasks(requests).await.unwrap().into_inner();
+    let mut count = 0;
+    while let Some(answer) = answers.next().await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.index, count);
+        let Some(Outcome::Task(task)) = answer.result else {
+            panic!("not accepted: {:?}", answer.result);
+        };
+        let sent = numbered(count as usize);
+        assert_eq!((task.tags, task.payload), (sent.tags, sent.payload));
+        count += 1;
+    }
+    assert_eq!(count, 1_200);
+}
+
+#[tokio::test]
+async fn a_stream_shows_a_task_as_reading_it_does() {
+    let door = Door::new();
+    let (channel, _server) = served(&door).await;
+    let mut client = TaskServiceClient::new(channel);
+    let accepted = submissions()
+        .into_iter()
+        .filter(|(_, _, refused)| refused.is_none());
+    let requests: Vec<_> = accepted.map(|(_, request, _)| request).collect();
+    // The second time those with a key are known.
+    for _ in 0..2 {
+        let streamed = client.submit_tasks(tokio_stream::iter(requests.clone())).await;
+        let mut streamed = streamed.unwrap().into_inner();
+        for _ in &requests {
+            let Some(Outcome::Task(task)) = streamed.next().await.unwrap().unwrap().result else {
+                panic!("a valid task was refused");
+            };
+            let read = client.get_task(get(&task.id)).await.unwrap().into_inner();
+            assert_eq!(read.task, Some(task));
+        }
+        assert!(streamed.next().await.is_none());
+    }
+}
+
+/// Sends bytes as they are, as if they were messages.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = v1::SubmitTasksResponse;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&bytes);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = v1::SubmitTasksResponse;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        Ok(Some(Message::decode(buffer).unwrap()))
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_breaks_a_stream_after_the_answers_before_it() {
+    let door = Door::new();
+    let (channel, _server) = served(&door).await;
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let good = echo().encode_to_vec();
+    // A kind that is not UTF-8.
+    let bad = vec![0x0a, 0x01, 0xff];
+    let requests = tokio_stream::iter([good.clone(), good.clone(), bad, good]);
+    let path = PathAndQuery::from_static("/forebay.v1.TaskService/SubmitTasks");
+    let answers = client.streaming(Request::new(requests), path, Raw).await;
+    let mut answers = answers.unwrap().into_inner();
+    for index in 0..2 {
+        let answer = answers.next().await.unwrap().unwrap();
+        assert_eq!(answer.index, index);
+        assert!(matches!(answer.result, Some(Outcome::Task(_))));
+    }
+    let broken = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(broken.code(), tonic::Code::Internal, "{broken:?}");
+    assert_eq!(door.fake.lock().tasks.len(), 2);
 }
 
 #[tokio::test]

@@ -13,7 +13,9 @@ use forebay_core::{
     ClaimId, Clock, Decision, Json, Lane, Outcome, Priority, Project, QueueName, Ready, Submission,
     SystemClock, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
-use forebay_store::{Admin, ClaimRequest, Claimed, Completion, Heartbeat, ReadySink, Record, Store};
+use forebay_store::{
+    Admin, ClaimRequest, Claimed, Completion, Heartbeat, ReadySink, Record, StartRequest, Store,
+};
 use forebay_store_postgres::{PostgresOptions, PostgresStore};
 use forebay_store_sqlite::SqliteStore;
 use forebay_testkit::{clock::FakeClock, postgres::Postgres};
@@ -126,13 +128,37 @@ impl Scene {
                 .remove(0);
         }
         let claimed = granted.expect("it waits");
+        self.note_start(&claimed);
+        claimed
+    }
+
+    /// Recorded and started in one.
+    async fn hand_over(&mut self, worker: WorkerId, task: Submission) -> Claimed {
+        self.accept(&task);
+        let claim = ClaimId::new(SystemClock.now(), &unique());
+        let request = StartRequest {
+            task,
+            max_attempts: 5,
+            timeout: Duration::from_secs(60),
+        };
+        let mut granted = None;
+        for _ in 0..2 {
+            let batch = std::slice::from_ref(&request);
+            let answers = self.store.record_and_claim(worker, claim, batch).await;
+            granted = answers.unwrap().remove(0).1;
+        }
+        let claimed = granted.expect("it is new");
+        self.note_start(&claimed);
+        claimed
+    }
+
+    fn note_start(&mut self, claimed: &Claimed) {
         self.evidence.starts.push(Start {
             id: claimed.id.as_uuid(),
             fence: claimed.fence,
             attempt: claimed.attempt,
             at: self.t0.elapsed(),
         });
-        claimed
     }
 
     async fn complete(&self, worker: WorkerId, claimed: &Claimed, outcome: Outcome, decision: Decision) {
@@ -174,6 +200,8 @@ impl Scene {
         self.store.record(&recorded).await.unwrap();
         let (first, second, third) = (self.worker().await, self.worker().await, self.worker().await);
 
+        let claimed = self.hand_over(third, task()).await;
+        self.succeed(third, &claimed).await;
         let claimed = self.start(third, ready(&one, 0)).await;
         let delay = Duration::ZERO;
         self.complete(third, &claimed, Outcome::Failed, Decision::Retry { delay })
@@ -220,16 +248,21 @@ impl Scene {
         violations.iter().map(|it| it.breach.name()).collect()
     }
 
-    fn holds(&mut self, read: (Vec<Transition>, Vec<Row>)) {
+    /// `handed_over` are the transitions of what was started as it was recorded.
+    fn holds(&mut self, handed_over: usize, read: (Vec<Transition>, Vec<Row>)) {
         assert_eq!(self.found(read), [""; 0]);
         let transitions = &self.evidence.transitions;
-        assert_eq!(transitions.len(), 6 + 4 + 6 + 6 + 2, "{transitions:#?}");
+        assert_eq!(
+            transitions.len(),
+            6 + 4 + 6 + 6 + 2 + handed_over,
+            "{transitions:#?}"
+        );
         assert!(transitions.windows(2).all(|pair| pair[0].seq < pair[1].seq));
         let end = self.t0.elapsed() + Duration::from_millis(100);
         assert!(transitions.iter().all(|it| it.at <= end));
         assert!(transitions.last().unwrap().at + Duration::from_millis(100) >= self.evidence.faults[0].from);
         let totals = check(&self.evidence).totals;
-        assert_eq!((totals.accepted, totals.repeated, totals.scripted), (5, 2, 1));
+        assert_eq!((totals.accepted, totals.repeated, totals.scripted), (6, 2, 1));
     }
 }
 
@@ -262,7 +295,7 @@ async fn postgres_tells_every_transition() {
     let url = Postgres::shared().await.fresh_database().unwrap();
     let mut scene = Scene::on(postgres(&url).await);
     scene.play().await;
-    scene.holds(read_postgres(&url, scene.t0).await.unwrap());
+    scene.holds(2, read_postgres(&url, scene.t0).await.unwrap());
 }
 
 #[tokio::test]
@@ -276,7 +309,7 @@ async fn postgres_tells_what_nobody_should_have_done() {
     server
         .psql(database, "UPDATE tasks SET log = 'touched', state = state")
         .unwrap();
-    scene.holds(read_postgres(&url, scene.t0).await.unwrap());
+    scene.holds(2, read_postgres(&url, scene.t0).await.unwrap());
     let one = "WHERE id = (SELECT id FROM tasks WHERE state = 'succeeded' ORDER BY id LIMIT 1)";
     server
         .psql(
@@ -374,8 +407,8 @@ async fn sqlite_tells_every_transition() {
     install_sqlite(&file).await.unwrap();
     let mut scene = Scene::on(Arc::new(store));
     scene.play().await;
-    // A claim that comes before the recorder inserts the task, and then claims it.
-    scene.holds(read_sqlite(&file, scene.t0).await.unwrap());
+    // What is started as it is recorded is inserted first.
+    scene.holds(3, read_sqlite(&file, scene.t0).await.unwrap());
     let mut other = open(&file).await;
     for (sql, names) in [
         ("UPDATE tasks SET log = 'touched', state = state", vec![]),

@@ -88,7 +88,7 @@ pub(super) fn is_final(state: &str) -> bool {
 pub enum Edge {
     /// It was inserted, and waits.
     Recorded,
-    /// A worker took it, perhaps before it was recorded.
+    /// A worker took it, perhaps as it was recorded.
     Claimed,
     /// It became ready.
     Dispatched,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    IdempotencyKey, Json, Kind, Lane, PAYLOAD_BYTES_MAX, Priority, Project, QueueName, Ready, TaskId, Timestamp,
-    TraceParent,
+    IdempotencyKey, Json, Kind, Lane, PAYLOAD_BYTES_MAX, Priority, Project, QueueName, Ready, TaskId,
+    Timestamp, TraceParent,
 };
 
 /// How far ahead a `run_at` may be.

@@ -11,7 +11,7 @@ use forebay_core::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Store, StoreError, TaskFilter,
+    Rejects, Republished, StartRequest, Store, StoreError, TaskFilter,
 };
 use futures::{FutureExt, stream::BoxStream};
 
@@ -123,6 +123,7 @@ guarded!(Execute {
     "register a worker" register(beat: &Heartbeat) -> ();
     "renew a worker" heartbeat(beat: &Heartbeat) -> HeartbeatReply;
     "claim tasks" claim(worker: WorkerId, claim: ClaimId, batch: &[ClaimRequest]) -> Vec<Option<Claimed>>;
+    "record and claim tasks" record_and_claim(worker: WorkerId, claim: ClaimId, batch: &[StartRequest]) -> Vec<(Recorded, Option<Claimed>)>;
     "complete tasks" complete(worker: WorkerId, batch: &[Completion], released: &[ClaimId]) -> Vec<Completed>;
     "forget a worker" deregister(worker: WorkerId) -> ();
 });

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use forebay_core::{ClaimId, WorkerId};
 use forebay_store::{
-    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, Result,
+    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, Recorded, Result,
+    StartRequest, record_then_claim,
 };
 
 use crate::{SqliteStore, claim, complete, workers};
@@ -26,6 +27,16 @@ impl Execute for SqliteStore {
         batch: &[ClaimRequest],
     ) -> Result<Vec<Option<Claimed>>> {
         claim::claim(self, worker, batch).await
+    }
+
+    /// Nobody calls it here but the tests: with the embedded broker submissions are recorded as they are accepted.
+    async fn record_and_claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        batch: &[StartRequest],
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
+        record_then_claim(self, worker, claim, batch).await
     }
 
     async fn complete(

@@ -179,9 +179,7 @@ pub trait Execute: Record {
         worker: WorkerId,
         claim: ClaimId,
         batch: &[StartRequest],
-    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
-        record_then_claim(self, worker, claim, batch).await
-    }
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>>;
 
     /// Writes outcomes as [`forebay_core::Lifecycle::complete`] does; one answer for each, in order. `released`
     /// are the claims whose last task is among these or before them: their notes are forgotten.

@@ -447,8 +447,12 @@ mod tests {
         let mut server = Postgres::fast().await.unwrap();
         server.pause().unwrap();
         let postmaster = server.running().unwrap().id();
-        let stopped = std::fs::read_to_string(format!("/proc/{postmaster}/stat")).unwrap();
-        assert!(stopped.contains(") T "), "{stopped}");
+        let stat = format!("/proc/{postmaster}/stat");
+        wait::until("the process is stopped", Duration::from_secs(10), || {
+            let stopped = std::fs::read_to_string(&stat).unwrap().contains(") T ");
+            async move { stopped }
+        })
+        .await;
         server.resume().unwrap();
         assert_eq!(server.psql("postgres", "SELECT 1").unwrap(), "1");
         server.restart().await.unwrap();

@@ -198,7 +198,7 @@ impl Handoff {
 
     /// Leaves the seats: their tasks are not started here.
     pub(crate) fn leave(&self, seats: Vec<Seat>) {
-        self.running.release(seats.iter().map(|seat| seat.start));
+        self.running.release(seats.into_iter().map(|seat| seat.start));
     }
 
     /// The store says that the worker is dead.

@@ -14,7 +14,7 @@ use forebay_core::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Result, StoreError, TaskFilter,
+    Rejects, Republished, Result, StartRequest, StoreError, TaskFilter, record_then_claim,
 };
 
 struct Row {
@@ -333,6 +333,15 @@ impl Execute for MemoryStore {
             }
             Ok(answers)
         })
+    }
+
+    async fn record_and_claim(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        batch: &[StartRequest],
+    ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
+        record_then_claim(self, worker, claim, batch).await
     }
 
     async fn complete(
