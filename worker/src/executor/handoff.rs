@@ -87,9 +87,9 @@ pub(crate) struct Handoff {
 
 /// Tasks that were recorded and started in one.
 pub(super) struct Started {
-    worker: WorkerId,
-    claim: ClaimId,
-    attempts: Vec<Attempt>,
+    pub(super) worker: WorkerId,
+    pub(super) claim: ClaimId,
+    pub(super) attempts: Vec<Attempt>,
 }
 
 /// What a task holds from before it is recorded until its outcome is stored.
@@ -228,24 +228,6 @@ impl Seat {
             task,
             max_attempts: settings.retry.attempts_max.max(1),
             timeout: settings.timeout,
-        }
-    }
-}
-
-impl Executor {
-    /// What the recorder has started.
-    pub(super) fn begin_started(&mut self, started: Started) {
-        let Started {
-            worker,
-            claim,
-            attempts,
-        } = started;
-        // What was started in the name of a worker that was declared dead since was taken back with it.
-        if self.life.is(worker) {
-            self.start(claim, attempts);
-        } else {
-            self.running
-                .release(attempts.iter().map(|it| (it.claimed.id, it.claimed.fence)));
         }
     }
 }

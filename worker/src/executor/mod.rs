@@ -7,6 +7,7 @@
 mod admit;
 mod attempt;
 mod beat;
+mod begin;
 mod bulkhead;
 mod claim;
 mod completer;
@@ -23,16 +24,12 @@ mod trace;
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use anyhow::bail;
-use forebay_core::{ClaimId, Kind, State, TaskEvent, Timestamp};
-use forebay_store::Claimed;
+use forebay_core::Kind;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -41,10 +38,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    attempt::Attempt,
     beat::{Beat, Watermarks},
     bulkhead::Bulkheads,
-    claim::{Answer, Batch, CLAIM_MAX, Granted, start_of},
+    claim::{Answer, Batch, CLAIM_MAX, start_of},
     completer::{Claims, Completer, Finished},
     handoff::{Backlogs, Started},
     held::Held,
@@ -55,7 +51,7 @@ use self::{
     running::{Running, Start},
     slots::Slots,
 };
-use crate::{handlers::StopReason, shared::Shared, subscribe::Receipts};
+use crate::{shared::Shared, subscribe::Receipts};
 
 /// How many claims are with the store at once.
 const CLAIMS_MAX: usize = 4;
@@ -238,105 +234,6 @@ impl Executor {
         }
     }
 
-    /// The store has answered: acknowledges all, since from now on it guards what was granted, and what it turned away
-    /// is not needed; and starts what was granted.
-    fn begin(&mut self, answer: Answer) {
-        // What was granted to a worker that was declared dead since was taken back with it.
-        let alive = self.life.is(answer.worker);
-        let mut done = Receipts::default();
-        for Granted {
-            claim,
-            batch,
-            answers,
-        } in answer.granted
-        {
-            self.watermarks.raise(batch.published());
-            let mut attempts = Vec::with_capacity(batch.len());
-            let mut turned_away = Vec::new();
-            let answers = answers.into_iter().chain(std::iter::repeat(None));
-            for ((request, candidate), claimed) in
-                batch.requests.into_iter().zip(batch.candidates).zip(answers)
-            {
-                done.add(&candidate.acks, candidate.token);
-                let Some(claimed) = claimed.filter(|_| alive) else {
-                    turned_away.push(start_of(&request.ready));
-                    continue;
-                };
-                debug_assert_eq!(
-                    (claimed.id, claimed.fence),
-                    start_of(&request.ready),
-                    "the claim's own start"
-                );
-                debug_assert_eq!(claimed.kind, request.ready.kind, "a recorded task's own kind");
-                attempts.push(Attempt {
-                    claimed,
-                    registered: candidate.registered,
-                    stop: candidate.stop,
-                    slot: candidate.slot,
-                    place: candidate.place,
-                    claim,
-                    worker: answer.worker,
-                });
-            }
-            self.running.release(turned_away);
-            self.start(claim, attempts);
-        }
-        let mut back = Receipts::default();
-        for batch in answer.unclaimed {
-            self.life.question();
-            self.give_up(batch, &mut back);
-        }
-        self.answer(done, back);
-    }
-
-    fn start(&mut self, claim: ClaimId, attempts: Vec<Attempt>) {
-        if attempts.is_empty() {
-            return;
-        }
-        self.notes.begin(claim, attempts.len());
-        self.running
-            .claimed(attempts.iter().map(|it| (it.claimed.id, it.claimed.fence)));
-        if self.draining.load(Ordering::Acquire) {
-            for attempt in &attempts {
-                attempt.stop.ask(StopReason::Shutdown);
-            }
-        }
-        self.tell_started(&attempts);
-        let mut row = Vec::new();
-        for attempt in attempts {
-            if attempt.registered.pace.is_quick() {
-                row.push(attempt);
-                if row.len() == attempt::ROW_MAX {
-                    self.start_row(std::mem::take(&mut row));
-                }
-            } else {
-                let run = attempt::run(Arc::clone(&self.shared), attempt, self.finished.clone());
-                self.attempts.spawn(run);
-            }
-        }
-        self.start_row(row);
-    }
-
-    fn start_row(&mut self, row: Vec<Attempt>) {
-        if !row.is_empty() {
-            let run = attempt::run_row(Arc::clone(&self.shared), row, self.finished.clone());
-            self.attempts.spawn(run);
-        }
-    }
-
-    fn tell_started(&mut self, attempts: &[Attempt]) {
-        let now = self.shared.clock.now();
-        for Attempt { claimed, .. } in attempts {
-            let waited = Duration::try_from(now.duration_since(claimed.queued_at)).unwrap_or_default();
-            self.meter
-                .of(&self.shared.metrics, &claimed.lane.queue, &claimed.kind)
-                .started(waited);
-        }
-        let told = self.shared.events.room_for(attempts.len());
-        let events = attempts[..told].iter().map(|it| started(&it.claimed, now));
-        self.shared.events.send(events.collect());
-    }
-
     /// Some attempts have ended.
     fn forget_attempts(&mut self, ended: Result<(), JoinError>) -> anyhow::Result<()> {
         unpanicked(ended)?;
@@ -411,16 +308,5 @@ fn unpanicked<T>(ended: Result<T, JoinError>) -> anyhow::Result<T> {
         Ok(value) => Ok(value),
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(cancelled)) => Err(cancelled.into()),
-    }
-}
-
-fn started(claimed: &Claimed, now: Timestamp) -> TaskEvent {
-    TaskEvent {
-        id: claimed.id,
-        kind: claimed.kind.clone(),
-        queue: claimed.lane.queue.clone(),
-        state: State::Running,
-        attempt: claimed.attempt,
-        at: now,
     }
 }
