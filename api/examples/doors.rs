@@ -28,7 +28,8 @@ use forebay_broker::{
 };
 use forebay_core::{Lane, Signal, SystemClock};
 use forebay_proto::v1::{
-    SubmitTaskRequest, SubmitTasksResponse, submit_tasks_response, task_service_client::TaskServiceClient,
+    SubmitTaskRequest, SubmitTasksResponse, TaskReceipt, submit_tasks_response,
+    task_service_client::TaskServiceClient,
 };
 use forebay_runtime::{
     config::{args::LogArgs, values::LogFormat},
@@ -179,16 +180,13 @@ impl tower::Service<http::Request<Body>> for BareStream {
 }
 
 fn bare_answer(message: SubmitTaskRequest) -> SubmitTasksResponse {
-    let task = forebay_proto::v1::Task {
+    let receipt = TaskReceipt {
         id: "0195d7f0-0000-7000-8000-000000000000".to_owned(),
-        kind: message.kind,
-        queue: message.queue,
-        payload: message.payload,
-        ..Default::default()
+        state: i32::from(!message.kind.is_empty()),
     };
     SubmitTasksResponse {
         index: 1,
-        result: Some(submit_tasks_response::Result::Task(task)),
+        result: Some(submit_tasks_response::Result::Accepted(receipt)),
     }
 }
 

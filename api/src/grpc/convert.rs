@@ -1,14 +1,19 @@
 //! Between the messages of the `.proto` and the types of the core.
 
 use bytes::Bytes;
-use forebay_core::{AttemptError, Json, State, SubmitRequest, Task, Timestamp, TraceParent, Violation};
+use forebay_core::{
+    AttemptError, Json, Lifecycle, State, SubmitRequest, Task, Timestamp, TraceParent, Violation,
+};
 use forebay_proto::v1::{self, submit_task_request::When};
 use forebay_store::TaskFilter;
 use serde_json::value::RawValue;
 
 use crate::{
     error::{ApiError, Code, FieldError, Result},
-    ops::{list::Wanted, submit::Asked},
+    ops::{
+        list::Wanted,
+        submit::{Asked, Durable},
+    },
 };
 
 /// What a submission asks for.
@@ -56,6 +61,18 @@ fn payload_of(text: &Bytes) -> serde_json::Result<Json> {
     let raw: &RawValue = serde_json::from_slice(text)?;
     let part = text.slice_ref(raw.get().as_bytes());
     Ok(Json::from_trusted(part).unwrap_or_else(|_| Json::from_raw(raw)))
+}
+
+/// What is said of a submission in a stream.
+pub(crate) fn receipt(durable: Durable<'_>) -> v1::TaskReceipt {
+    let (id, state) = match durable {
+        Durable::New(submission) => (submission.id, Lifecycle::accepted(submission.run_at).state),
+        Durable::Known(task) => (task.id, task.state),
+    };
+    v1::TaskReceipt {
+        id: id.to_string(),
+        state: task_state(state).into(),
+    }
 }
 
 /// Which page of which list.

@@ -2,7 +2,6 @@
 
 use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use forebay_core::TraceParent;
 use forebay_proto::v1::{self, task_service_server::TaskService};
 use futures::{FutureExt, Stream, stream};
@@ -22,7 +21,8 @@ use crate::{
 };
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
-type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
+/// The answers of a stream.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
 
 /// The service.
 #[derive(Debug)]
@@ -66,20 +66,6 @@ impl Tasks {
             .metrics
             .rpc_call(method, i32::from(code), began.elapsed());
         result.map(Response::new).map_err(|error| status::status(&error))
-    }
-
-    /// `SubmitTasks`, with messages of its own.
-    pub(crate) async fn submit_stream(&self, request: Request<Streaming<Bytes>>) -> Answer<upload::Answers> {
-        let (metadata, _, messages) = request.into_parts();
-        self.call(
-            (Pool::Submissions, "SubmitTasks"),
-            &metadata,
-            async |traceparent| {
-                let place = stream_place(&self.app.places.uploads)?;
-                Ok(upload::answers(self.app.clone(), messages, traceparent, place))
-            },
-        )
-        .await
     }
 }
 
@@ -156,14 +142,22 @@ impl TaskService for Tasks {
         .await
     }
 
-    type SubmitTasksStream = stream::Pending<std::result::Result<v1::SubmitTasksResponse, Status>>;
+    type SubmitTasksStream = Answers<v1::SubmitTasksResponse>;
 
-    /// Never called: [`super::Service`] hands this method to [`Tasks::submit_stream`].
     async fn submit_tasks(
         &self,
-        _: Request<Streaming<v1::SubmitTaskRequest>>,
+        request: Request<Streaming<v1::SubmitTaskRequest>>,
     ) -> Answer<Self::SubmitTasksStream> {
-        Err(Status::unimplemented("SubmitTasks is served beside this service"))
+        let (metadata, _, messages) = request.into_parts();
+        self.call(
+            (Pool::Submissions, "SubmitTasks"),
+            &metadata,
+            async |traceparent| {
+                let place = stream_place(&self.app.places.uploads)?;
+                Ok(upload::answers(self.app.clone(), messages, traceparent, place))
+            },
+        )
+        .await
     }
 
     type WatchTaskStream = Answers<v1::WatchTaskResponse>;

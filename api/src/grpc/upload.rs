@@ -2,38 +2,34 @@
 //! bounded: so many messages and bytes are under way, and then the client is not read from until the broker has
 //! confirmed some and the client has read their answers.
 
-use std::pin::Pin;
-
-use bytes::Bytes;
 use forebay_core::TraceParent;
-use futures::{
-    FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::FuturesOrdered,
-};
+use forebay_proto::v1::{self, submit_tasks_response::Result as Outcome};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::FuturesOrdered};
+use prost::Message;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tonic::{Status, Streaming};
 
 use crate::{
     App,
-    grpc::{
-        codec::{self, Answer, MESSAGE_BYTES_MAX},
-        convert,
-    },
+    grpc::{convert, status, tasks::Answers},
     ops::submit::{Asked, submit_all},
 };
 
 /// How many messages are handed in together at most, where they are there.
 const MESSAGES_AT_ONCE: usize = 500;
 
-/// The answers of a stream.
-pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+/// The largest message that tonic reads, in bytes.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+type Answer = v1::SubmitTasksResponse;
 
 /// Answers each submission. Where the stream breaks, that is the last of the answers.
 pub(crate) fn answers(
     app: App,
-    messages: Streaming<Bytes>,
+    messages: Streaming<v1::SubmitTaskRequest>,
     traceparent: Option<TraceParent>,
     place: OwnedSemaphorePermit,
-) -> Answers {
+) -> Answers<Answer> {
     let room = Room {
         messages: app.bounds.lines,
         bytes: app.bounds.lines_bytes.max(MESSAGE_BYTES_MAX),
@@ -74,11 +70,11 @@ struct Answered {
 struct Upload {
     app: App,
     traceparent: Option<TraceParent>,
-    messages: Streaming<Bytes>,
+    messages: Streaming<v1::SubmitTaskRequest>,
     /// How many were handed in.
     index: u64,
     /// The next one, where it has come.
-    held: Option<Bytes>,
+    held: Option<v1::SubmitTaskRequest>,
     under_way: FuturesOrdered<BoxFuture<'static, Answered>>,
     room: Room,
     ended: bool,
@@ -109,7 +105,7 @@ impl Upload {
         }
     }
 
-    fn take(&mut self, message: Option<Result<Bytes, Status>>) {
+    fn take(&mut self, message: Option<Result<v1::SubmitTaskRequest, Status>>) {
         match message {
             Some(Ok(message)) => self.held = Some(message),
             Some(Err(status)) => (self.ended, self.broken) = (true, Some(status)),
@@ -127,14 +123,15 @@ impl Upload {
     fn next_group(&mut self) -> Option<BoxFuture<'static, Answered>> {
         let (mut group, mut taken) = (Vec::new(), Room::default());
         while group.len() < MESSAGES_AT_ONCE && self.room.messages > 0 {
-            let Some(message) = self.held.take_if(|held| held.len() <= self.room.bytes) else {
+            let bytes = self.held.as_ref().map_or(0, Message::encoded_len);
+            let Some(message) = self.held.take_if(|_| bytes <= self.room.bytes) else {
                 break;
             };
             self.room.messages -= 1;
-            self.room.bytes -= message.len();
+            self.room.bytes -= bytes;
             taken.messages += 1;
-            taken.bytes += message.len();
-            group.push(message);
+            taken.bytes += bytes;
+            group.push(Ok(convert::asked(message, self.traceparent.clone())));
             // Most have come already, and need neither a timer nor a wait.
             if !self.ended
                 && let Some(message) = self.messages.next().now_or_never()
@@ -146,36 +143,27 @@ impl Upload {
             return None;
         }
         let first = self.index;
-        let asked = self.read(group);
-        self.index += asked.len() as u64;
+        self.index += group.len() as u64;
         let app = self.app.clone();
         Some(Box::pin(async move {
-            let answers = answer(&app, first, asked).await;
+            let answers = answer(&app, first, group).await;
             Answered { answers, room: taken }
         }))
     }
-
-    /// What messages ask for. One that is none breaks the stream, and all after it are not accepted.
-    fn read(&mut self, group: Vec<Bytes>) -> Vec<crate::error::Result<Asked>> {
-        let mut asked = Vec::with_capacity(group.len());
-        for message in group {
-            match codec::submission(message) {
-                Ok(message) => asked.push(Ok(convert::asked(message, self.traceparent.clone()))),
-                Err(status) => {
-                    (self.ended, self.held, self.broken) = (true, None, Some(status));
-                    break;
-                }
-            }
-        }
-        asked
-    }
 }
 
-/// Accepts submissions, and writes their answers.
+/// Accepts submissions, and says what became of each.
 async fn answer(app: &App, first: u64, asked: Vec<crate::error::Result<Asked>>) -> Vec<Answer> {
-    let results = submit_all(app, asked, codec::task).await;
-    let answers = (first..).zip(results);
-    answers
-        .map(|(index, result)| Answer::new(index, result))
+    let results = submit_all(app, asked, convert::receipt).await;
+    let outcomes = results.into_iter().map(|result| match result {
+        Ok(receipt) => Outcome::Accepted(receipt),
+        Err(error) => Outcome::Problem(status::problem(&error)),
+    });
+    (first..)
+        .zip(outcomes)
+        .map(|(index, outcome)| Answer {
+            index,
+            result: Some(outcome),
+        })
         .collect()
 }

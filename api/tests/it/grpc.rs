@@ -409,16 +409,16 @@ async fn streams_submissions_and_watches() {
     let brief: Vec<(u64, String)> = answers
         .iter()
         .map(|answer| match answer.result.as_ref().unwrap() {
-            Outcome::Task(task) => (answer.index, task.kind.clone()),
+            Outcome::Accepted(receipt) => (answer.index, receipt.state().as_str_name().to_owned()),
             Outcome::Problem(problem) => (answer.index, problem.code.clone()),
         })
         .collect();
     assert_eq!(
         brief,
         [
-            (0, "echo".into()),
+            (0, "TASK_STATE_QUEUED".into()),
             (1, "invalid_request".into()),
-            (2, "echo".into())
+            (2, "TASK_STATE_QUEUED".into())
         ]
     );
     let id = *door.fake.lock().tasks.keys().next().unwrap();
@@ -474,18 +474,20 @@ async fn a_stream_answers_all_in_order_however_little_room_there_is() {
     while let Some(answer) = answers.next().await {
         let answer = answer.unwrap();
         assert_eq!(answer.index, count);
-        let Some(Outcome::Task(task)) = answer.result else {
+        let Some(Outcome::Accepted(receipt)) = answer.result else {
             panic!("not accepted: {:?}", answer.result);
         };
+        let accepted = door.fake.lock().tasks[&receipt.id.parse().unwrap()].clone();
         let sent = numbered(count as usize);
-        assert_eq!((task.tags, task.payload), (sent.tags, sent.payload));
+        assert_eq!(accepted.tags, sent.tags);
+        assert_eq!(accepted.payload.as_bytes(), &sent.payload[..]);
         count += 1;
     }
     assert_eq!(count, 1_200);
 }
 
 #[tokio::test]
-async fn a_stream_shows_a_task_as_reading_it_does() {
+async fn a_stream_says_of_a_task_what_reading_it_does() {
     let door = Door::new();
     let (channel, _server) = served(&door).await;
     let mut client = TaskServiceClient::new(channel);
@@ -498,11 +500,12 @@ async fn a_stream_shows_a_task_as_reading_it_does() {
         let streamed = client.submit_tasks(tokio_stream::iter(requests.clone())).await;
         let mut streamed = streamed.unwrap().into_inner();
         for _ in &requests {
-            let Some(Outcome::Task(task)) = streamed.next().await.unwrap().unwrap().result else {
+            let Some(Outcome::Accepted(receipt)) = streamed.next().await.unwrap().unwrap().result else {
                 panic!("a valid task was refused");
             };
-            let read = client.get_task(get(&task.id)).await.unwrap().into_inner();
-            assert_eq!(read.task, Some(task));
+            let read = client.get_task(get(&receipt.id)).await.unwrap().into_inner();
+            let read = read.task.unwrap();
+            assert_eq!((&read.id, read.state()), (&receipt.id, receipt.state()));
         }
         assert!(streamed.next().await.is_none());
     }
@@ -562,7 +565,7 @@ async fn what_is_no_message_breaks_a_stream_after_the_answers_before_it() {
     for index in 0..2 {
         let answer = answers.next().await.unwrap().unwrap();
         assert_eq!(answer.index, index);
-        assert!(matches!(answer.result, Some(Outcome::Task(_))));
+        assert!(matches!(answer.result, Some(Outcome::Accepted(_))));
     }
     let broken = answers.next().await.unwrap().unwrap_err();
     assert_eq!(broken.code(), tonic::Code::Internal, "{broken:?}");

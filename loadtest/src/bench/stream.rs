@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use bytes::{Buf, BufMut};
+use forebay_proto::v1::{
+    SubmitTaskRequest, submit_tasks_response::Result as Answer, task_service_client::TaskServiceClient,
+};
 use futures::future::try_join_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,12 +21,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
-use tonic::{
-    Request, Status,
-    codec::{self, DecodeBuf, EncodeBuf},
-    codegen::http::uri::PathAndQuery,
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::Channel;
 
 use super::{
     http::{Head, on_own_thread, task},
@@ -242,13 +239,12 @@ impl Chunks {
 /// Streams tasks over [`STREAMS`] gRPC streams, each with a connection of its own, as the reins allow.
 pub(crate) async fn grpc(url: String, reins: Reins) -> Result<Bulk> {
     on_own_thread(move || async move {
-        let endpoint = Endpoint::from_shared(url)?;
-        let channels = (0..STREAMS).map(|_| endpoint.connect());
-        let channels = try_join_all(channels).await.context("connect over gRPC")?;
+        let clients = (0..STREAMS).map(|_| TaskServiceClient::connect(url.clone()));
+        let clients = try_join_all(clients).await.context("connect over gRPC")?;
         let meter = Meter::start()?;
-        let running: Vec<_> = channels
+        let running: Vec<_> = clients
             .into_iter()
-            .map(|channel| tokio::spawn(one_stream(channel, reins.clone())))
+            .map(|client| tokio::spawn(one_stream(client, reins.clone())))
             .collect();
         let (mut accepted, mut refused) = (0, 0);
         for one in running {
@@ -267,111 +263,39 @@ pub(crate) async fn grpc(url: String, reins: Reins) -> Result<Bulk> {
 }
 
 /// Accepted, refused.
-async fn one_stream(channel: Channel, reins: Reins) -> Result<(u64, u64)> {
+async fn one_stream(mut client: TaskServiceClient<Channel>, reins: Reins) -> Result<(u64, u64)> {
     let requests = futures::stream::unfold((reins, 0..0_u64), |(reins, mut numbers)| async move {
         if numbers.is_empty() {
             numbers = reins.take(false).await?;
         }
         let number = numbers.next()?;
-        Some((number, (reins, numbers)))
+        Some((request(number), (reins, numbers)))
     });
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await?;
-    let path = PathAndQuery::from_static("/forebay.v1.TaskService/SubmitTasks");
-    let answers = client.streaming(Request::new(requests), path, Codec).await?;
-    let mut answers = answers.into_inner();
+    let mut answers = client.submit_tasks(requests).await?.into_inner();
     let (mut accepted, mut refused) = (0, 0);
     while let Some(answer) = answers.message().await? {
-        match answer {
-            Verdict::Accepted => accepted += 1,
-            Verdict::Refused => refused += 1,
+        match answer.result {
+            Some(Answer::Accepted(_)) => accepted += 1,
+            _ => refused += 1,
         }
     }
     Ok((accepted, refused))
 }
 
-/// What an answer says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Accepted,
-    Refused,
-}
-
-/// Writes requests and looks at answers with no more effort than is spent on lines of NDJSON.
-#[derive(Clone, Copy)]
-struct Codec;
-
-impl codec::Codec for Codec {
-    type Encode = u64;
-    type Decode = Verdict;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl codec::Encoder for Codec {
-    type Item = u64;
-    type Error = Status;
-
-    fn encode(&mut self, number: u64, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        put_request(number, buffer);
-        Ok(())
-    }
-}
-
-/// Writes a `SubmitTaskRequest` with the kind and the payload of the task of that number.
-fn put_request(number: u64, to: &mut impl BufMut) {
-    const KIND: &[u8] = b"\x0a\x04echo";
-    const PAYLOAD: u8 = 4 << 3 | 2;
-    let line = task("echo", number, 0);
-    let payload = line.split_once("\"payload\":");
-    let payload = payload.map_or("null", |(_, rest)| &rest[..rest.len() - 1]);
-    to.put_slice(KIND);
-    to.put_u8(PAYLOAD);
-    // A buffer that grows has room for it.
-    let _ = prost::encode_length_delimiter(payload.len(), to);
-    to.put_slice(payload.as_bytes());
-}
-
-impl codec::Decoder for Codec {
-    type Item = Verdict;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Verdict>, Status> {
-        let verdict = verdict(buffer.chunk());
-        buffer.advance(buffer.remaining());
-        Ok(Some(verdict))
-    }
-}
-
-/// The first field is the index, unless that is 0, and the next is a task where it was accepted.
-fn verdict(answer: &[u8]) -> Verdict {
-    const INDEX: u8 = 1 << 3;
-    const TASK: u8 = 2 << 3 | 2;
-    let rest = match answer.split_first() {
-        Some((&INDEX, rest)) => {
-            let end = rest.iter().position(|byte| byte & 0x80 == 0);
-            end.map_or(&[][..], |end| &rest[end + 1..])
-        }
-        _ => answer,
-    };
-    match rest.first() {
-        Some(&TASK) => Verdict::Accepted,
-        _ => Verdict::Refused,
+fn request(number: u64) -> SubmitTaskRequest {
+    let whole = task("echo", number, 0);
+    let payload = whole
+        .split_once("\"payload\":")
+        .map_or("null", |(_, rest)| &rest[..rest.len() - 1]);
+    SubmitTaskRequest {
+        kind: "echo".to_owned(),
+        payload: payload.to_owned().into(),
+        ..SubmitTaskRequest::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
 
     #[test]
@@ -393,32 +317,6 @@ mod tests {
                 .take(&mut b"no size\r\n".to_vec(), &mut Vec::new())
                 .is_err()
         );
-    }
-
-    #[test]
-    fn answers_are_told_apart() {
-        use forebay_proto::v1::{
-            Problem, SubmitTasksResponse, Task, submit_tasks_response::Result as Answer,
-        };
-        for index in [0, 1, 127, 128, u64::MAX] {
-            let of = |answer| {
-                let result = Some(answer);
-                verdict(&SubmitTasksResponse { index, result }.encode_to_vec())
-            };
-            assert_eq!(of(Answer::Task(Task::default())), Verdict::Accepted);
-            assert_eq!(of(Answer::Problem(Problem::default())), Verdict::Refused);
-        }
-        assert_eq!(verdict(b""), Verdict::Refused);
-    }
-
-    #[test]
-    fn a_message_says_what_a_line_says() {
-        let mut written = Vec::new();
-        put_request(17, &mut written);
-        let request = forebay_proto::v1::SubmitTaskRequest::decode(&*written).unwrap();
-        let line: serde_json::Value = serde_json::from_str(&task("echo", 17, 0)).unwrap();
-        let payload: serde_json::Value = serde_json::from_slice(&request.payload).unwrap();
-        assert_eq!((request.kind.as_str(), &payload), ("echo", &line["payload"]));
     }
 
     #[tokio::test]

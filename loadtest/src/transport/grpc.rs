@@ -85,12 +85,12 @@ async fn write(
 
 fn of_answer(answer: SubmitTasksResponse) -> Answer {
     match answer.result {
-        Some(Outcome::Task(task)) => match task.id.parse::<Uuid>() {
+        Some(Outcome::Accepted(receipt)) => match receipt.id.parse::<Uuid>() {
             Ok(id) => Answer::Accepted(id.into_bytes()),
             Err(_) => Answer::Unanswered("an answer without an id".to_owned()),
         },
         Some(Outcome::Problem(problem)) => of_problem(&problem),
-        None => Answer::Unanswered("neither a task nor a problem".to_owned()),
+        None => Answer::Unanswered("neither a receipt nor a problem".to_owned()),
     }
 }
 
