@@ -147,12 +147,11 @@ impl Recorder {
     fn announce(&mut self, written: Result<Announcement, JoinError>) -> Result<(), JoinError> {
         let announcement = written?;
         if !announcement.is_empty() {
-            if let Some(handoff) = &self.handoff {
-                handoff.note_published(&announcement.ready);
-            }
             let broker = Arc::clone(&self.shared.broker);
             let refusals = Arc::clone(&self.refusals);
-            self.announcements.spawn(announcement.make(broker, refusals));
+            let handoff = self.handoff.clone();
+            self.announcements
+                .spawn(announcement.make(broker, refusals, handoff));
         }
         Ok(())
     }

@@ -89,6 +89,7 @@ macro_rules! store_conformance {
                 a_batch_may_hold_an_id_twice,
                 a_dead_worker_starts_nothing,
                 what_was_started_is_taken_back,
+                what_was_asked_again_in_parts_is_taken_back,
                 what_was_started_is_handed_back,
             ]
             complete: [

@@ -170,7 +170,9 @@ pub trait Execute: Record {
 
     /// Records a batch as [`Record::record`] does and claims it as [`Self::claim`] does: what a recorder calls for tasks
     /// that its own process starts at once. One answer for each, in order. A call whose answer was lost may be made
-    /// again with the same `claim`, or in parts with others. Where it fails, some may be recorded and not claimed.
+    /// again with the same `claim`. It may also be made again in parts, one after the other, each under a claim of its
+    /// own except for the last: the first claim may be the only note of all, so it is released last. Where it fails, some
+    /// may be recorded and not claimed.
     ///
     /// # Errors
     /// [`crate::StoreError::WorkerGone`] where the worker was declared dead: nothing was claimed.

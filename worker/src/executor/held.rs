@@ -103,6 +103,11 @@ impl Held {
         self.entries.is_empty()
     }
 
+    /// Whether anything but suspects is: they wait for each other, and nobody waits for them.
+    pub(super) fn has_unsuspected(&self) -> bool {
+        self.by_lane.values().any(|&count| count > 0)
+    }
+
     /// The cells of what is held.
     pub(super) fn cells(&self) -> Vec<Cell> {
         self.by_cell.keys().cloned().collect()

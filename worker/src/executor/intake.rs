@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    handoff::Backlogs,
+    handoff::{Backlogs, Look},
     slots::{Slots, Taken},
 };
 use crate::{
@@ -48,6 +48,7 @@ pub(super) struct Pulled {
 
 struct Round {
     index: usize,
+    look: Look,
     asked: usize,
     reserved: Taken,
     reader: Reader,
@@ -177,8 +178,14 @@ impl Intake {
         let (asked, wait) = if set_aside > 0 {
             (reserved.count().max(1), WET_WAIT.min(self.wait))
         } else {
-            ((free / self.lanes.len()).clamp(1, ROUND_MAX), self.wait)
+            // While nothing is handed over because of it, it should soon be known that it is empty.
+            let wait = match self.backlogs.may_have_more(&self.lanes[index].lane) {
+                true => WET_WAIT.min(self.wait),
+                false => self.wait,
+            };
+            ((free / self.lanes.len()).clamp(1, ROUND_MAX), wait)
         };
+        let look = self.backlogs.begin_look(&self.lanes[index].lane);
         let state = &mut self.lanes[index];
         let Some(mut reader) = state.reader.take() else {
             return;
@@ -188,6 +195,7 @@ impl Intake {
             let received = reader.round(asked, wait).await;
             Round {
                 index,
+                look,
                 asked,
                 reserved,
                 reader,
@@ -211,7 +219,14 @@ impl Intake {
             return None;
         };
         state.wet = received.deliveries.len() >= round.asked;
-        self.backlogs.set(&state.lane, state.wet);
+        let ids = received
+            .deliveries
+            .iter()
+            .filter_map(|delivery| match &delivery.message {
+                Ok(message) => Some(message.id()),
+                Err(_) => None,
+            });
+        self.backlogs.end_look(&state.lane, round.look, state.wet, ids);
         if received.deliveries.is_empty() {
             return None;
         }

@@ -212,7 +212,7 @@ impl Executor {
     }
 
     fn receive_more(&mut self) {
-        self.backlogs.set_held(!self.held.is_empty());
+        self.backlogs.set_held(self.held.has_unsuspected());
         if self.life.id().is_some() && !self.parked.is_full() {
             self.intake.ask(|lane| self.held.is_full(lane));
         }

@@ -23,17 +23,21 @@ struct Seated {
     requests: Vec<StartRequest>,
     seats: Vec<Seat>,
     answers: Vec<Answer>,
+    /// Whether the store was asked, and may have done it without our hearing of it.
+    doubtful: bool,
 }
 
 impl Seated {
-    /// Cuts off the later half, under another claim.
+    /// Cuts off the later half. It keeps the claim, and must be asked last: if the whole was started unheard, the note of
+    /// that claim is all that tells of it, and goes with the first that is completed under it.
     fn halve(&mut self, claim: ClaimId) -> Self {
         let half = self.requests.len() / 2;
         Self {
-            claim,
+            claim: std::mem::replace(&mut self.claim, claim),
             requests: self.requests.split_off(half),
             seats: self.seats.split_off(half),
             answers: self.answers.split_off(half),
+            doubtful: self.doubtful,
         }
     }
 }
@@ -50,7 +54,9 @@ impl Write {
             return batch;
         };
         let (seated, mut rest) = split(batch, seats, self.new_claim());
+        let mut unseated = Batch::default();
         let mut backoff = Backoff::default();
+        // The last is asked first.
         let mut waiting = vec![seated];
         while let Some(mut seated) = waiting.pop() {
             let began = Instant::now();
@@ -88,12 +94,14 @@ impl Write {
                     }
                     waiting.push(seated);
                     if self.wait_out(&error, &mut backoff).await.is_err() {
-                        return rest;
+                        break;
                     }
                 }
             }
         }
-        rest
+        // They came before those that found no seat.
+        unseated.append(&mut rest);
+        unseated
     }
 
     fn new_claim(&self) -> ClaimId {
@@ -108,6 +116,7 @@ fn split(batch: Batch, seats: Vec<Option<Seat>>, claim: ClaimId) -> (Seated, Bat
         requests: Vec::with_capacity(seats.len()),
         seats: Vec::with_capacity(seats.len()),
         answers: Vec::with_capacity(seats.len()),
+        doubtful: false,
     };
     let mut rest = Batch::default();
     for ((task, answer), seat) in batch.tasks.into_iter().zip(batch.answers).zip(seats) {
@@ -146,9 +155,25 @@ fn settle(
     (std::mem::take(&mut seated.seats), claims)
 }
 
-fn unseat(seated: Seated, handoff: &Handoff, rest: &mut Batch) {
+fn unseat(seated: Seated, handoff: &Handoff, unseated: &mut Batch) {
     handoff.leave(seated.seats);
     for (request, answer) in seated.requests.into_iter().zip(seated.answers) {
-        rest.add(request.task, answer);
+        unseated.add(request.task, answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_that_is_asked_last_keeps_the_claim() {
+        let claims: Vec<ClaimId> = (1..=3)
+            .map(|byte| ClaimId::new(forebay_core::Timestamp::UNIX_EPOCH, &[byte; 10]))
+            .collect();
+        let (mut whole, _) = split(Batch::default(), Vec::new(), claims[0]);
+        let last = whole.halve(claims[1]);
+        let before = whole.halve(claims[2]);
+        assert_eq!([last.claim, before.claim, whole.claim], claims[..]);
     }
 }

@@ -38,6 +38,11 @@ impl Batch {
         self.answers.push(answer);
     }
 
+    pub(super) fn append(&mut self, other: &mut Self) {
+        self.tasks.append(&mut other.tasks);
+        self.answers.append(&mut other.answers);
+    }
+
     /// Cuts off the later half.
     fn halve(&mut self) -> Self {
         let half = self.tasks.len() / 2;

@@ -1,15 +1,18 @@
 //! What the recorder of a worker starts at once, past the lanes, and what it does not.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use forebay_broker::{Broker, Message, Source};
 use forebay_core::{Json, Lane, Priority, QueueName, State, Submission, SubmitRequest, TaskId};
 use forebay_worker::{Handlers, IntakeOptions, WorkerOptions};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     broker::Lanes,
-    support::{World, handle, holds, options, request, submission, undispatched},
+    support::{PATIENCE, World, handle, holds, options, request, submission, undispatched},
 };
 
 /// Hands over, and nothing that a lane does not take is published again.
@@ -145,17 +148,16 @@ async fn once_its_lane_is_empty_what_comes_is_handed_over_again() {
     let ids = submit_in_turn(&world, 10).await;
     starts.open(&world, &ids).await;
     world.broker.set_lanes(Lanes::Full);
-    // What comes before the worker has found its lane empty is lost there: nobody publishes it again.
-    let mut handed_over = 0;
-    while handed_over < 3 {
+    // What comes before the worker has found its lane empty is refused there.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         let id = world.submit(request()).await;
         all_is_acknowledged(&world).await;
-        let state = world.store.task(id).unwrap().state;
-        handed_over = if state == State::Queued {
-            0
-        } else {
-            handed_over + 1
-        };
+        if world.store.task(id).unwrap().state != State::Queued {
+            break;
+        }
+        assert!(Instant::now() < deadline, "nothing is handed over any more");
+        tokio::time::sleep(Duration::from_millis(40)).await;
     }
     worker.drain().await;
 }
@@ -172,13 +174,57 @@ async fn what_has_a_time_or_a_key_is_only_recorded() {
         delay_seconds,
         ..request()
     };
-    let keyed = world.submit(with(Some("k"), None)).await;
     let later = world.submit(with(None, Some(3_600.0))).await;
+    world.wait_for(later, State::Scheduled).await;
     let plain = world.submit(with(None, None)).await;
     world.wait_for(plain, State::Succeeded).await;
-    world.wait_for(keyed, State::Queued).await;
-    world.wait_for(later, State::Scheduled).await;
+    let keyed = world.submit(with(Some("k"), None)).await;
+    all_is_acknowledged(&world).await;
+    assert_eq!(world.store.task(keyed).unwrap().state, State::Queued);
     assert_eq!(starts.order(), [plain]);
+    worker.drain().await;
+}
+
+/// Delivers all at once, in this order; returns the ids.
+fn deliver(world: &World, requests: Vec<SubmitRequest>) -> Vec<TaskId> {
+    let tasks: Vec<Submission> = requests.into_iter().map(submission).collect();
+    let bundle = tasks.iter().map(|task| Ok(Message::Submission(task.clone())));
+    world.broker.put_bundle(Source::Submissions, bundle.collect());
+    tasks.iter().map(|task| task.id).collect()
+}
+
+#[tokio::test]
+async fn of_what_comes_together_the_more_urgent_is_started_first() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(1), starts.handlers());
+    worker.is_healthy().await;
+    let with = |priority: &str| SubmitRequest {
+        priority: Some(priority.to_owned()),
+        ..request()
+    };
+    let ids = deliver(
+        &world,
+        ["low", "default", "low", "high", "default"].map(with).to_vec(),
+    );
+    starts.open(&world, &ids).await;
+    assert_eq!(starts.order()[0], ids[3]);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn what_is_left_to_its_lane_is_not_overtaken_by_what_came_with_it() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(1), starts.handlers());
+    worker.is_healthy().await;
+    let keyed = SubmitRequest {
+        idempotency_key: Some("k".to_owned()),
+        ..request()
+    };
+    let ids = deliver(&world, vec![keyed, request(), request()]);
+    starts.open(&world, &ids).await;
+    assert_eq!(starts.order(), ids);
     worker.drain().await;
 }
 
@@ -207,13 +253,13 @@ async fn what_is_delivered_again_is_not_started_again() {
     let worker = world.worker(handing_over(10), starts.handlers());
     worker.is_healthy().await;
     let task = submission(request());
-    let deliver = |task: &Submission| Message::Submission(task.clone());
-    world.broker.publish(vec![deliver(&task)]).await;
+    let message = || vec![Message::Submission(task.clone())];
+    world.broker.publish(message()).await;
     holds("it runs", || starts.order().len() == 1).await;
-    world.broker.publish(vec![deliver(&task)]).await;
+    world.broker.publish(message()).await;
     all_is_acknowledged(&world).await;
     starts.open(&world, &[task.id]).await;
-    world.broker.publish(vec![deliver(&task)]).await;
+    world.broker.publish(message()).await;
     all_is_acknowledged(&world).await;
     worker.drain().await;
     assert_eq!(starts.order(), [task.id]);

@@ -150,6 +150,21 @@ pub async fn what_was_started_is_taken_back(store: Arc<dyn Store>) {
     }
 }
 
+/// The answer was lost, and a part was asked for again and has ended: the rest is still known to be the worker's.
+pub async fn what_was_asked_again_in_parts_is_taken_back(store: Arc<dyn Store>) {
+    let (worker, a, b) = (worker(&*store).await, task(&*store).await, task(&*store).await);
+    start(&*store, worker, claim_id(), &[&a, &b]).await;
+    let part = claim_id();
+    let again = start(&*store, worker, part, &[&a]).await;
+    let claimed = again[0].1.as_ref().expect("granted again");
+    let outcome = [ended(claimed, Decision::Succeed)];
+    let written = store.complete(worker, &outcome, &[part]).await.expect("complete");
+    assert_eq!(written, [Completed::Applied(State::Succeeded)]);
+    let events = bury_all(&*store, 5).await;
+    assert_eq!(events.iter().map(|it| it.id).collect::<Vec<_>>(), [b.id]);
+    assert_eq!(get(&*store, b.id).await.state, State::Retrying);
+}
+
 /// Its worker stops: it goes back at no cost.
 pub async fn what_was_started_is_handed_back(store: Arc<dyn Store>) {
     let (worker, task) = (worker(&*store).await, task(&*store).await);
