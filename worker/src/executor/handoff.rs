@@ -37,8 +37,8 @@ pub(super) struct Backlogs {
 /// What is known of one lane.
 #[derive(Debug, Default)]
 struct Backlog {
-    /// Whether its last round brought all that was asked for.
-    wet: bool,
+    /// Whether its last round brought so much that there is probably more.
+    has_more: bool,
     /// How often something was left to it.
     left: u64,
     /// Of how much of that it is known that it was taken out again, by this worker or another.
@@ -49,7 +49,7 @@ struct Backlog {
 
 impl Backlog {
     fn may_have_more(&self) -> bool {
-        self.wet || self.gone < self.left
+        self.has_more || self.gone < self.left
     }
 }
 
@@ -101,27 +101,29 @@ impl Backlogs {
         Look(self.of(lane).map_or(0, |backlog| backlog.left))
     }
 
-    /// The round has ended with these; `is_wet` where that is all that was asked for, so that there is probably more.
+    /// The round has ended with these; `has_more` where there are probably more.
     pub(super) fn end_look(
         &self,
         lane: &Lane,
         look: Look,
-        is_wet: bool,
+        has_more: bool,
         received: impl IntoIterator<Item = TaskId>,
     ) {
         let Some(mut backlog) = self.of(lane) else {
             return;
         };
-        backlog.wet = is_wet;
-        if !is_wet {
-            backlog.gone = backlog.gone.max(look.0);
+        backlog.has_more = has_more;
+        let mut is_empty = true;
+        for task in received {
+            is_empty = false;
+            // A lane is first in, first out: what was left before this one came out before it.
+            if backlog.last == Some(task) {
+                backlog.gone = backlog.left;
+                backlog.last = None;
+            }
         }
-        // A lane is first in, first out: what was left before this one came out before it.
-        if let Some(last) = backlog.last
-            && received.into_iter().any(|task| task == last)
-        {
-            backlog.gone = backlog.left;
-            backlog.last = None;
+        if is_empty {
+            backlog.gone = backlog.gone.max(look.0);
         }
     }
 
@@ -332,8 +334,13 @@ mod tests {
         backlogs.end_look(&lane, before, false, NOTHING);
         assert_eq!(backlogs.most_urgent(), Some(Priority::Default));
         let after = backlogs.begin_look(&lane);
-        backlogs.end_look(&lane, after, true, NOTHING);
-        assert!(backlogs.may_have_more(&lane), "it brought all that was asked for");
+        backlogs.end_look(&lane, after, true, [task(8)]);
+        assert!(backlogs.may_have_more(&lane), "it says so");
+        backlogs.end_look(&lane, after, false, [task(9)]);
+        assert!(
+            backlogs.may_have_more(&lane),
+            "a round that brings something does not say that there is nothing more"
+        );
         backlogs.end_look(&lane, after, false, NOTHING);
         assert_eq!(backlogs.most_urgent(), None);
         backlogs.note_published(&lane, task(1));

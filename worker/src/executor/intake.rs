@@ -29,6 +29,9 @@ const WET_WAIT: Duration = Duration::from_millis(25);
 /// The most that is asked for at once.
 const ROUND_MAX: usize = 1_000;
 
+/// A broker may answer with a part of what it has: who receives so many should expect more.
+const MANY: usize = 64;
+
 struct LaneState {
     lane: Lane,
     /// Absent while a round is under way.
@@ -226,7 +229,8 @@ impl Intake {
                 Ok(message) => Some(message.id()),
                 Err(_) => None,
             });
-        self.backlogs.end_look(&state.lane, round.look, state.wet, ids);
+        let has_more = state.wet || received.deliveries.len() >= MANY;
+        self.backlogs.end_look(&state.lane, round.look, has_more, ids);
         if received.deliveries.is_empty() {
             return None;
         }
