@@ -149,9 +149,7 @@ impl Recorder {
         if !announcement.is_empty() {
             let broker = Arc::clone(&self.shared.broker);
             let refusals = Arc::clone(&self.refusals);
-            let handoff = self.handoff.clone();
-            self.announcements
-                .spawn(announcement.make(broker, refusals, handoff));
+            self.announcements.spawn(announcement.make(broker, refusals));
         }
         Ok(())
     }

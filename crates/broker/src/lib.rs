@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{Lane, Ready, Signal, Submission, TaskId, Timestamp};
+use forebay_core::{Lane, Ready, Signal, Submission, Timestamp};
 use futures::stream::BoxStream;
 
 pub use error::{BrokerError, PublishError, Result};
@@ -33,15 +33,6 @@ pub enum Message {
 }
 
 impl Message {
-    /// Which task it is about.
-    #[must_use]
-    pub fn id(&self) -> TaskId {
-        match self {
-            Self::Submission(task) => task.id,
-            Self::Ready(task) => task.id,
-        }
-    }
-
     /// The lane it belongs to.
     #[must_use]
     pub fn lane(&self) -> &Lane {

@@ -51,7 +51,7 @@ impl Executor {
             match slot {
                 Some(slot) => self.take_on(waiting, slot, place, &mut done),
                 None => {
-                    self.backlogs.leave_to(&waiting.ready.lane, waiting.ready.id);
+                    self.backlogs.leave_to(&waiting.ready.lane);
                     back.add(&acks, waiting.token);
                 }
             }

@@ -1,15 +1,19 @@
 //! The hand-off: what the recorder of this process starts at once, in the statement that records it, instead of
 //! publishing it into a lane. It saves a task a message, a claim and a commit, where there is a slot for it here.
 //!
-//! It overtakes nothing that waits in a lane: while a lane that this worker reads may have more than it takes, nothing
-//! of that lane, or less urgent than it, is handed over.
+//! It takes no slot from what waits in a lane: what this process has left to a lane, and of which it is not known that
+//! somebody has received it, keeps a slot each from tasks of that lane and of less urgent ones. While a lane brings all
+//! that it is asked for, nothing of it, or less urgent, is handed over.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use forebay_core::{ClaimId, Lane, Priority, Submission, TaskId, WorkerId};
+use forebay_core::{ClaimId, Lane, Priority, Submission, WorkerId};
 use forebay_store::{Claimed, StartRequest};
 use tokio::sync::mpsc;
 
@@ -26,10 +30,10 @@ use crate::{
     shared::Shared,
 };
 
-/// Which of the lanes that a worker reads may have more than it takes.
+/// What may wait in the lanes that a worker reads.
 #[derive(Debug)]
 pub(super) struct Backlogs {
-    lanes: Vec<(Lane, Mutex<Backlog>)>,
+    lanes: BTreeMap<Lane, Mutex<Backlog>>,
     /// Whether deliveries wait for room in their kind's bulkhead.
     held: AtomicBool,
 }
@@ -37,19 +41,17 @@ pub(super) struct Backlogs {
 /// What is known of one lane.
 #[derive(Debug, Default)]
 struct Backlog {
-    /// Whether its last round brought so much that there is probably more.
-    has_more: bool,
-    /// How often something was left to it.
+    /// Whether its last round brought all that was asked for, so that there is probably more.
+    wet: bool,
+    /// How many tasks were left to it.
     left: u64,
-    /// Of how much of that it is known that it was taken out again, by this worker or another.
+    /// How many of these are out of it again, as far as is known.
     gone: u64,
-    /// What was left to it last, while this worker has not received it.
-    last: Option<TaskId>,
 }
 
 impl Backlog {
-    fn may_have_more(&self) -> bool {
-        self.has_more || self.gone < self.left
+    fn waiting(&self) -> u64 {
+        self.left - self.gone
     }
 }
 
@@ -67,77 +69,68 @@ impl Backlogs {
     }
 
     fn of(&self, lane: &Lane) -> Option<MutexGuard<'_, Backlog>> {
-        let (_, backlog) = self.lanes.iter().find(|(known, _)| known == lane)?;
-        Some(backlog.lock().unwrap_or_else(PoisonError::into_inner))
+        self.lanes.get(lane).map(lock)
     }
 
     fn is_read(&self, lane: &Lane) -> bool {
-        self.lanes.iter().any(|(known, _)| known == lane)
+        self.lanes.contains_key(lane)
     }
 
-    /// This task is, or will be, in the lane.
-    pub(super) fn leave_to(&self, lane: &Lane, task: TaskId) {
+    /// A task is, or will be, in the lane.
+    pub(super) fn leave_to(&self, lane: &Lane) {
         if let Some(mut backlog) = self.of(lane) {
-            backlog.left += 1;
-            backlog.last = Some(task);
-        }
-    }
-
-    /// This task, which was left to the lane, is in it only now: who looked before did not find it.
-    fn note_published(&self, lane: &Lane, task: TaskId) {
-        if let Some(mut backlog) = self.of(lane)
-            && backlog.last == Some(task)
-        {
             backlog.left += 1;
         }
     }
 
     /// Whether something may be in this lane.
     pub(super) fn may_have_more(&self, lane: &Lane) -> bool {
-        self.of(lane).is_some_and(|backlog| backlog.may_have_more())
+        self.of(lane)
+            .is_some_and(|backlog| backlog.wet || backlog.waiting() > 0)
     }
 
     pub(super) fn begin_look(&self, lane: &Lane) -> Look {
         Look(self.of(lane).map_or(0, |backlog| backlog.left))
     }
 
-    /// The round has ended with these; `has_more` where there are probably more.
-    pub(super) fn end_look(
-        &self,
-        lane: &Lane,
-        look: Look,
-        has_more: bool,
-        received: impl IntoIterator<Item = TaskId>,
-    ) {
+    /// The round has brought so many; `wet` where that is all that was asked for. One that brought nothing says that
+    /// nothing is left of what was there when it began.
+    pub(super) fn end_look(&self, lane: &Lane, look: Look, received: usize, wet: bool) {
         let Some(mut backlog) = self.of(lane) else {
             return;
         };
-        backlog.has_more = has_more;
-        let mut is_empty = true;
-        for task in received {
-            is_empty = false;
-            // A lane is first in, first out: what was left before this one came out before it.
-            if backlog.last == Some(task) {
-                backlog.gone = backlog.left;
-                backlog.last = None;
-            }
-        }
-        if is_empty {
-            backlog.gone = backlog.gone.max(look.0);
-        }
+        backlog.wet = wet;
+        backlog.gone = match received {
+            0 => backlog.gone.max(look.0),
+            // Some may be of other recorders, as others may have received some of ours.
+            count => backlog.left.min(backlog.gone + count as u64),
+        };
     }
 
     pub(super) fn set_held(&self, any: bool) {
         self.held.store(any, Ordering::Release);
     }
 
-    /// The most urgent priority of which something may wait.
-    fn most_urgent(&self) -> Option<Priority> {
+    /// From which priority on nothing is handed over.
+    fn closed_from(&self) -> Option<Priority> {
         let is_held = self.held.load(Ordering::Acquire);
-        let waits = |lane: &Lane| is_held || self.may_have_more(lane);
-        let lanes = self.lanes.iter().map(|(lane, _)| lane);
-        lanes.filter(|lane| waits(lane)).map(|lane| lane.priority).min()
+        let closed = self
+            .lanes
+            .iter()
+            .filter(|(_, backlog)| is_held || lock(backlog).wet);
+        closed.map(|(lane, _)| lane.priority).min()
     }
+
+    /// How many tasks may wait in lanes that are as urgent as this priority, or more.
+    fn waiting(&self, priority: Priority) -> usize {
+        let before = self.lanes.iter().filter(|(lane, _)| lane.priority <= priority);
+        let waiting: u64 = before.map(|(_, backlog)| lock(backlog).waiting()).sum();
+        usize::try_from(waiting).unwrap_or(usize::MAX)
+    }
+}
+
+fn lock(backlog: &Mutex<Backlog>) -> MutexGuard<'_, Backlog> {
+    backlog.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The recorder's end.
@@ -189,14 +182,16 @@ impl Handoff {
     }
 
     /// Seats for those of a batch that can be started now, the more urgent first; `None` where none can. What gets none
-    /// is left to its lane, and nothing that comes after it may overtake it there.
+    /// is left to its lane.
     pub(crate) fn seats(&self, tasks: &[Submission]) -> Option<Seats> {
         let worker = self.life.id();
-        let is_open = !self.draining.load(Ordering::Acquire) && !self.started.is_closed();
-        let mut behind = self.backlogs.most_urgent();
+        let is_open = worker.is_some() && !self.draining.load(Ordering::Acquire) && !self.started.is_closed();
+        let closed_from = self.backlogs.closed_from();
         let mut order: Vec<usize> = (0..tasks.len()).collect();
         order.sort_by_key(|&index| tasks[index].lane.priority);
         let mut seats: Vec<Option<Seat>> = tasks.iter().map(|_| None).collect();
+        // How many slots are not for these, since more urgent or older tasks may wait for them.
+        let mut kept = (None, 0);
         for index in order {
             let (task, lane) = (&tasks[index], &tasks[index].lane);
             let Some(registered) = self.shared.handlers.get(&task.kind) else {
@@ -205,13 +200,16 @@ impl Handoff {
             if task.run_at.is_some() || !self.backlogs.is_read(lane) {
                 continue;
             }
-            let is_behind = behind.is_some_and(|priority| lane.priority >= priority);
-            if is_open && worker.is_some() && !is_behind {
+            let is_closed = closed_from.is_some_and(|priority| lane.priority >= priority);
+            if kept.0 != Some(lane.priority) {
+                kept = (Some(lane.priority), self.backlogs.waiting(lane.priority));
+            }
+            if is_open && !is_closed && self.slots.free() > kept.1 {
                 seats[index] = self.seat(task, registered);
             }
             if seats[index].is_none() {
-                behind = Some(behind.map_or(lane.priority, |priority| priority.min(lane.priority)));
-                self.backlogs.leave_to(lane, task.id);
+                self.backlogs.leave_to(lane);
+                kept.1 += 1;
             }
         }
         let worker = worker.filter(|_| seats.iter().any(Option::is_some))?;
@@ -284,13 +282,6 @@ impl Handoff {
     pub(crate) fn question_life(&self) {
         self.life.question();
     }
-
-    /// These are the last that were published into their lanes now, or left to the dispatcher.
-    pub(crate) fn note_published(&self, last: &[(Lane, TaskId)]) {
-        for (lane, task) in last {
-            self.backlogs.note_published(lane, *task);
-        }
-    }
 }
 
 impl Seat {
@@ -311,12 +302,6 @@ mod tests {
 
     use super::*;
 
-    const NOTHING: [TaskId; 0] = [];
-
-    fn task(number: u8) -> TaskId {
-        TaskId::from_bytes([number; 16])
-    }
-
     fn lanes() -> (Backlogs, Lane, Lane) {
         let queue = QueueName::default();
         let backlogs = Backlogs::new(Lane::all_of(&queue).to_vec());
@@ -325,60 +310,51 @@ mod tests {
     }
 
     #[test]
-    fn only_a_round_that_began_afterwards_can_say_that_nothing_is_left() {
+    fn what_was_left_waits_until_it_is_received_or_a_later_round_finds_nothing() {
         let (backlogs, lane, high) = lanes();
-        assert_eq!(backlogs.most_urgent(), None);
         let before = backlogs.begin_look(&lane);
-        backlogs.leave_to(&lane, task(1));
-        assert_eq!(backlogs.most_urgent(), Some(Priority::Default));
-        backlogs.end_look(&lane, before, false, NOTHING);
-        assert_eq!(backlogs.most_urgent(), Some(Priority::Default));
-        let after = backlogs.begin_look(&lane);
-        backlogs.end_look(&lane, after, true, [task(8)]);
-        assert!(backlogs.may_have_more(&lane), "it says so");
-        backlogs.end_look(&lane, after, false, [task(9)]);
-        assert!(
-            backlogs.may_have_more(&lane),
-            "a round that brings something does not say that there is nothing more"
-        );
-        backlogs.end_look(&lane, after, false, NOTHING);
-        assert_eq!(backlogs.most_urgent(), None);
-        backlogs.note_published(&lane, task(1));
-        assert!(backlogs.may_have_more(&lane), "who looked came too soon");
-        let after = backlogs.begin_look(&lane);
-        backlogs.end_look(&lane, after, false, NOTHING);
-        assert_eq!(backlogs.most_urgent(), None);
-        backlogs.leave_to(&high, task(2));
-        backlogs.leave_to(&lane, task(3));
-        assert_eq!(backlogs.most_urgent(), Some(Priority::High));
-    }
-
-    #[test]
-    fn what_came_last_out_of_a_lane_says_that_nothing_is_left() {
-        let (backlogs, lane, _) = lanes();
-        let look = backlogs.begin_look(&lane);
-        for number in 1..=3 {
-            backlogs.leave_to(&lane, task(number));
+        for _ in 0..5 {
+            backlogs.leave_to(&lane);
         }
-        backlogs.end_look(&lane, look, false, [task(1), task(2)]);
-        assert!(backlogs.may_have_more(&lane));
-        backlogs.end_look(&lane, look, true, [task(3)]);
-        assert!(backlogs.may_have_more(&lane), "others may have left something");
-        backlogs.end_look(&lane, look, false, NOTHING);
-        assert!(!backlogs.may_have_more(&lane));
-        backlogs.note_published(&lane, task(3));
-        assert!(!backlogs.may_have_more(&lane), "it came before its confirmation");
+        backlogs.leave_to(&high);
+        let waiting =
+            || [Priority::High, Priority::Default, Priority::Low].map(|priority| backlogs.waiting(priority));
+        assert_eq!(waiting(), [1, 6, 6]);
+        backlogs.end_look(&lane, before, 0, false);
+        assert_eq!(waiting(), [1, 6, 6], "it had begun before");
+        backlogs.end_look(&lane, before, 2, false);
+        assert_eq!(waiting(), [1, 4, 4]);
+        let after = backlogs.begin_look(&lane);
+        backlogs.leave_to(&lane);
+        backlogs.end_look(&lane, after, 0, false);
+        assert_eq!(waiting(), [1, 2, 2]);
+        backlogs.end_look(&lane, after, 9, false);
+        assert_eq!(waiting(), [1, 1, 1], "some were left by others");
+        assert!(!backlogs.may_have_more(&lane) && backlogs.may_have_more(&high));
     }
 
     #[test]
-    fn what_is_held_is_behind_nobody() {
-        let (backlogs, _, _) = lanes();
+    fn a_lane_that_brings_all_that_is_asked_for_closes_it_from_its_priority_on() {
+        let (backlogs, lane, high) = lanes();
+        assert_eq!(backlogs.closed_from(), None);
+        let look = backlogs.begin_look(&lane);
+        backlogs.end_look(&lane, look, 3, true);
+        assert_eq!(backlogs.closed_from(), Some(Priority::Default));
+        backlogs.end_look(&high, look, 3, true);
+        assert_eq!(backlogs.closed_from(), Some(Priority::High));
+        backlogs.end_look(&high, look, 2, false);
+        backlogs.end_look(&lane, look, 2, false);
+        assert_eq!(backlogs.closed_from(), None);
         backlogs.set_held(true);
-        assert_eq!(backlogs.most_urgent(), Some(Priority::High));
-        backlogs.set_held(false);
+        assert_eq!(backlogs.closed_from(), Some(Priority::High));
+    }
+
+    #[test]
+    fn lanes_of_others_do_not_matter() {
+        let (backlogs, ..) = lanes();
         let elsewhere: Lane = "other.high".parse().expect("a lane");
-        backlogs.leave_to(&elsewhere, task(1));
-        assert!(!backlogs.may_have_more(&elsewhere));
-        assert_eq!(backlogs.most_urgent(), None);
+        backlogs.leave_to(&elsewhere);
+        assert!(!backlogs.may_have_more(&elsewhere) && !backlogs.is_read(&elsewhere));
+        assert_eq!(backlogs.waiting(Priority::Low), 0);
     }
 }

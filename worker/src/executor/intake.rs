@@ -29,9 +29,6 @@ const WET_WAIT: Duration = Duration::from_millis(25);
 /// The most that is asked for at once.
 const ROUND_MAX: usize = 1_000;
 
-/// A broker may answer with a part of what it has: who receives so many should expect more.
-const MANY: usize = 64;
-
 struct LaneState {
     lane: Lane,
     /// Absent while a round is under way.
@@ -222,15 +219,8 @@ impl Intake {
             return None;
         };
         state.wet = received.deliveries.len() >= round.asked;
-        let ids = received
-            .deliveries
-            .iter()
-            .filter_map(|delivery| match &delivery.message {
-                Ok(message) => Some(message.id()),
-                Err(_) => None,
-            });
-        let has_more = state.wet || received.deliveries.len() >= MANY;
-        self.backlogs.end_look(&state.lane, round.look, has_more, ids);
+        let count = received.deliveries.len();
+        self.backlogs.end_look(&state.lane, round.look, count, state.wet);
         if received.deliveries.is_empty() {
             return None;
         }

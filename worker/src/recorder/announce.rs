@@ -1,20 +1,17 @@
 //! What follows a commit: what is ready is published, then the submissions are acknowledged.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use forebay_broker::{Broker, Message};
-use forebay_core::{Lane, Submission, TaskId};
+use forebay_core::Submission;
 use forebay_store::Recorded;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::{executor::Handoff, shared::BROKER_CALL_MAX, subscribe::Receipts};
+use crate::{shared::BROKER_CALL_MAX, subscribe::Receipts};
 
 /// A batch that is in the store: what of it is to be published, and what is to be acknowledged after that.
 #[derive(Default)]
@@ -52,16 +49,10 @@ impl Announcement {
 
     /// Publishes, and acknowledges whatever the broker says: what it does not take is in the store, and the dispatcher
     /// publishes it later.
-    pub(super) async fn make(
-        self,
-        broker: Arc<dyn Broker>,
-        refusals: Arc<Episode>,
-        handoff: Option<Arc<Handoff>>,
-    ) {
+    pub(super) async fn make(self, broker: Arc<dyn Broker>, refusals: Arc<Episode>) {
         let Self { ready, receipts } = self;
         if !ready.is_empty() {
             let count = ready.len();
-            let last = handoff.as_ref().map(|_| last_of_each_lane(&ready));
             match timeout(BROKER_CALL_MAX, broker.publish(ready)).await {
                 Ok(results) => {
                     let refused: Vec<_> = results
@@ -75,17 +66,9 @@ impl Announcement {
                 }
                 Err(_) => refusals.note(count, Some("the broker does not answer")),
             }
-            if let (Some(handoff), Some(last)) = (handoff, last) {
-                handoff.note_published(&last);
-            }
         }
         receipts.ack().await;
     }
-}
-
-fn last_of_each_lane(ready: &[Message]) -> Vec<(Lane, TaskId)> {
-    let last: BTreeMap<&Lane, TaskId> = ready.iter().map(|it| (it.lane(), it.id())).collect();
-    last.into_iter().map(|(lane, id)| (lane.clone(), id)).collect()
 }
 
 impl Episode {
