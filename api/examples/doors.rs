@@ -172,14 +172,16 @@ impl tower::Service<http::Request<Body>> for BareStream {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let method = tower::service_fn(async |request: Request<Streaming<SubmitTaskRequest>>| {
-            let answers = request.into_inner().map(|message| message.map(bare_answer));
+            let answers = request
+                .into_inner()
+                .map(|message| message.map(|message| bare_answer(&message)));
             Ok(Response::new(answers))
         });
         Box::pin(async move { Ok(Grpc::new(ProstCodec::default()).streaming(method, request).await) })
     }
 }
 
-fn bare_answer(message: SubmitTaskRequest) -> SubmitTasksResponse {
+fn bare_answer(message: &SubmitTaskRequest) -> SubmitTasksResponse {
     let receipt = TaskReceipt {
         id: "0195d7f0-0000-7000-8000-000000000000".to_owned(),
         state: i32::from(!message.kind.is_empty()),
