@@ -20,6 +20,7 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    task::JoinHandle,
 };
 use tonic::transport::Channel;
 
@@ -113,20 +114,25 @@ pub(crate) async fn ndjson(server: SocketAddr, connections: usize, reins: Reins,
         let running: Vec<_> = (0..connections)
             .map(|_| tokio::spawn(one_request(server, reins.clone(), wait)))
             .collect();
-        let (mut accepted, mut refused) = (0, 0);
-        for one in running {
-            let (good, bad) = one.await??;
-            accepted += good;
-            refused += bad;
-        }
-        let spent = meter.stop()?;
-        Ok(Bulk {
-            accepted,
-            refused,
-            spent,
-        })
+        total(running, meter).await
     })
     .await
+}
+
+/// What all of them gave together, each accepted and refused.
+async fn total(running: Vec<JoinHandle<Result<(u64, u64)>>>, meter: Meter) -> Result<Bulk> {
+    let (mut accepted, mut refused) = (0, 0);
+    for one in running {
+        let (good, bad) = one.await??;
+        accepted += good;
+        refused += bad;
+    }
+    let spent = meter.stop()?;
+    Ok(Bulk {
+        accepted,
+        refused,
+        spent,
+    })
 }
 
 async fn one_request(server: SocketAddr, reins: Reins, wait: bool) -> Result<(u64, u64)> {
@@ -246,18 +252,7 @@ pub(crate) async fn grpc(url: String, reins: Reins) -> Result<Bulk> {
             .into_iter()
             .map(|client| tokio::spawn(one_stream(client, reins.clone())))
             .collect();
-        let (mut accepted, mut refused) = (0, 0);
-        for one in running {
-            let (good, bad) = one.await??;
-            accepted += good;
-            refused += bad;
-        }
-        let spent = meter.stop()?;
-        Ok(Bulk {
-            accepted,
-            refused,
-            spent,
-        })
+        total(running, meter).await
     })
     .await
 }

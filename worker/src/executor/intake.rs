@@ -178,7 +178,7 @@ impl Intake {
         let (asked, wait) = if set_aside > 0 {
             (reserved.count().max(1), WET_WAIT.min(self.wait))
         } else {
-            // While nothing is handed over because of it, it should soon be known that it is empty.
+            // While slots are kept for what may be in it, it should soon be known that nothing is.
             let wait = match self.backlogs.may_have_more(&self.lanes[index].lane) {
                 true => WET_WAIT.min(self.wait),
                 false => self.wait,

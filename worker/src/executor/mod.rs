@@ -37,6 +37,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::handoff::{Handoff, Seat, Seats};
 use self::{
     beat::{Beat, Watermarks},
     bulkhead::Bulkheads,
@@ -64,8 +65,6 @@ const FINISHED_MAX: usize = 10_000;
 const STARTED_MAX: usize = 16;
 /// How often gauges and health are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
-
-pub(crate) use self::handoff::{Handoff, Seat, Seats};
 
 pub(crate) struct Executor {
     shared: Arc<Shared>,

@@ -75,19 +75,20 @@ impl Write {
                         .start(worker, seated.claim, seats.into_iter().zip(claimed))
                         .await;
                 }
-                Err(
-                    refused @ (StoreError::WorkerGone | StoreError::Refused { .. } | StoreError::Corrupt(_)),
-                ) => {
+                Err(gone @ StoreError::WorkerGone) => {
+                    debug!(error = chain(&gone), "tasks are recorded without being started");
+                    handoff.question_life();
+                    unseat(seated, handoff, &mut unseated);
+                }
+                Err(refused @ (StoreError::Refused { .. } | StoreError::Corrupt(_))) if !seated.doubtful => {
                     debug!(
                         error = chain(&refused),
                         "tasks are recorded without being started"
                     );
-                    if matches!(refused, StoreError::WorkerGone) {
-                        handoff.question_life();
-                    }
-                    unseat(seated, handoff, &mut rest);
+                    unseat(seated, handoff, &mut unseated);
                 }
                 Err(error) => {
+                    seated.doubtful = true;
                     // What takes too long as a whole is tried in parts, or it would be tried for ever.
                     if began.elapsed() > SLOW && seated.requests.len() > 1 {
                         waiting.push(seated.halve(self.new_claim()));

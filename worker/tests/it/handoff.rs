@@ -304,6 +304,48 @@ async fn one_that_the_store_refuses_does_not_keep_its_neighbours() {
 }
 
 #[tokio::test]
+async fn what_is_refused_a_start_stays_before_what_found_no_seat() {
+    let world = World::default();
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(handing_over(2), starts.handlers());
+    worker.is_healthy().await;
+    let tasks: Vec<Submission> = (0..5).map(|_| submission(request())).collect();
+    world.store.poison(tasks[0].id);
+    let bundle = tasks.iter().map(|task| Ok(Message::Submission(task.clone())));
+    world.broker.put_bundle(Source::Submissions, bundle.collect());
+    let good: Vec<TaskId> = tasks[1..].iter().map(|task| task.id).collect();
+    starts.open(&world, &good).await;
+    assert_eq!(starts.order(), good);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_start_that_may_have_happened_is_asked_for_until_it_is_known() {
+    let world = World::default();
+    let starts = Starts::with_passes(1_000);
+    let worker = world.worker(handing_over(10), starts.handlers());
+    worker.is_healthy().await;
+    world.store.lose_claims(true);
+    let id = world.submit(request()).await;
+    holds("it is started, unheard", || {
+        world
+            .store
+            .task(id)
+            .is_some_and(|task| task.state == State::Running)
+    })
+    .await;
+    world.store.poison(id);
+    let before = world.store.refused_calls();
+    world.store.lose_claims(false);
+    holds("it was refused", || world.store.refused_calls() > before + 1).await;
+    world.store.heal(id);
+    world.wait_for(id, State::Succeeded).await;
+    assert_eq!(starts.order(), [id]);
+    assert!(world.store.rejects().is_empty());
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn an_outage_is_waited_out() {
     let world = World::default();
     let starts = Starts::with_passes(1_000);

@@ -56,6 +56,7 @@ struct Faults {
     away: bool,
     /// So many calls are obeyed, and not answered.
     lost_answers: usize,
+    lost_claims: bool,
     /// Calls that were refused because it is away.
     refused: usize,
 }
@@ -102,13 +103,22 @@ impl MemoryStore {
         self.faults.lock().unwrap().lost_answers = count;
     }
 
-    /// How many calls were made while it was away.
+    /// The answers to claims are lost, those that refuse excepted.
+    pub(crate) fn lose_claims(&self, lost: bool) {
+        self.faults.lock().unwrap().lost_claims = lost;
+    }
+
+    /// How many calls were refused, or made while it was away.
     pub(crate) fn refused_calls(&self) -> usize {
         self.faults.lock().unwrap().refused
     }
 
     pub(crate) fn poison(&self, id: TaskId) {
         self.state().poison.insert(id);
+    }
+
+    pub(crate) fn heal(&self, id: TaskId) {
+        self.state().poison.remove(&id);
     }
 
     pub(crate) fn rejects(&self) -> Vec<Reject> {
@@ -159,6 +169,10 @@ impl MemoryStore {
             faults.lost_answers -= 1;
             return Err(unavailable(doing));
         }
+        if faults.lost_claims && doing == "claim" && answer.is_ok() {
+            return Err(unavailable(doing));
+        }
+        faults.refused += usize::from(answer.is_err());
         answer
     }
 }
