@@ -216,7 +216,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         (figures.rows, figures.failures, figures.remarks) = (last.rows, last.failures, last.remarks);
     }
     if args.scale {
-        scale::measure(args.rows, args.backlog, &mut figures).await?;
+        scale::measure(args.rows, args.backlog, args.rounds(), &mut figures).await?;
     } else {
         rounds(&cases, &args, &mut figures).await;
     }

@@ -44,7 +44,7 @@ pub(super) fn of(figures: &Figures) -> Vec<Ratio> {
             name::SUSTAINED_BULK,
             "sustained bulk/s",
             30_000.0,
-            "sustained, bulk",
+            "sustained, bulk, as far ahead as the worker has slots",
         ),
         look.latency("p50 ms", 1.5, "submit to start at 100/s, p50"),
         look.latency("p99 ms", 4.0, "submit to start at 100/s, p99"),

@@ -92,7 +92,7 @@ fn write_all(text: &mut String, figures: &Figures) -> std::fmt::Result {
             scale::SECTION,
             &[
                 "per second",
-                "against empty",
+                "ratio",
                 "p50 ms",
                 "p99 ms",
                 "most ms",

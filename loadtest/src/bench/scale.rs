@@ -9,6 +9,7 @@ use forebay_testkit::broker::BrokerKind;
 use super::{
     figures::Figures,
     http::{self, address},
+    ratios::grouped,
     stream::{self, Reins},
 };
 use crate::stack::{Forebay, Stack};
@@ -19,6 +20,7 @@ pub(crate) const SECTION: &str = "scale";
 /// How long a recorder may take to publish what is ready, once the last row is there.
 const UNTIL_READY: Duration = Duration::from_secs(1);
 
+const SINGLES: &str = "submit one by one, 32 connections";
 const CONCURRENCY: &str = "4096";
 const WINDOW: Duration = Duration::from_secs(5);
 const BURST: u64 = 100_000;
@@ -42,20 +44,37 @@ const FILL: &str = "
          LATERAL (SELECT (forebay_today() - $2::int)::timestamp AT TIME ZONE 'UTC'
                          + number * interval '80 milliseconds') AS day (at)";
 
-/// Measures an empty table, a full one, a long queue, and retention.
-pub(super) async fn measure(rows: u64, backlog: u64, figures: &mut Figures) -> Result<()> {
-    let stack = Stack::start(BrokerKind::Nats).await?;
-    eprintln!("the empty table");
-    let empty = the_work(&stack, "empty table", None, figures).await?;
+/// Measures a full table beside an empty one, a long queue, and retention. The two tables have servers of their own and
+/// take turns, so that what else the machine does meets both alike.
+pub(super) async fn measure(rows: u64, backlog: u64, rounds: usize, figures: &mut Figures) -> Result<()> {
+    let (empty, full) = (
+        Stack::start(BrokerKind::Nats).await?,
+        Stack::start(BrokerKind::Nats).await?,
+    );
     eprintln!("filling {rows} finished rows");
-    fill(&stack, rows).await?;
-    let full = format!("{} finished rows", super::ratios::grouped(rows as f64));
-    eprintln!("{full}");
-    the_work(&stack, &full, Some(&empty), figures).await?;
+    fill(&full, rows).await?;
+    let many = format!("{} finished rows", grouped(rows as f64));
+    let mut drained = 0.0;
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}: the empty table, and {many}");
+        let (of_empty, of_full) = if round % 2 == 1 {
+            let of_empty = the_work(&empty).await?;
+            (of_empty, the_work(&full).await?)
+        } else {
+            let of_full = the_work(&full).await?;
+            (the_work(&empty).await?, of_full)
+        };
+        for ((what, of_empty), (_, of_full)) in of_empty.named().into_iter().zip(of_full.named()) {
+            note(figures, &format!("empty table: {what}"), of_empty, None);
+            note(figures, &format!("{many}: {what}"), of_full, Some(of_empty));
+        }
+        drained = of_full.drain;
+    }
+    drop(empty);
     eprintln!("retention under load");
-    retention(&stack, figures).await?;
+    retention(&full, figures).await?;
     eprintln!("a backlog of {backlog}");
-    long_queue(&stack, backlog, &empty, figures).await
+    long_queue(&full, backlog, drained, figures).await
 }
 
 /// Rates of the three stages.
@@ -65,48 +84,35 @@ struct Rates {
     drain: f64,
 }
 
-async fn the_work(stack: &Stack, table: &str, empty: Option<&Rates>, figures: &mut Figures) -> Result<Rates> {
+impl Rates {
+    fn named(&self) -> [(&'static str, f64); 3] {
+        [
+            (SINGLES, self.single),
+            ("bulk, NDJSON, burst", self.bulk),
+            ("drain", self.drain),
+        ]
+    }
+}
+
+async fn the_work(stack: &Stack) -> Result<Rates> {
     let server = address(&stack.api.http)?;
     let singles = http::singles(server, 32, WINDOW, u64::MAX).await?;
     let bulk = stream::ndjson(server, 2, Reins::new(PATIENCE, BURST), false).await?;
     let accepted = singles.accepted + bulk.accepted;
     record(stack, accepted).await?;
     stack.postgres.psql("postgres", "CHECKPOINT")?;
-    let drain = drain(stack, accepted).await?;
-    let rates = Rates {
+    let (drain, _) = drain(stack, accepted).await?;
+    Ok(Rates {
         single: singles.accepted as f64 / singles.spent.seconds,
         bulk: bulk.accepted as f64 / bulk.spent.seconds,
         drain,
-    };
-    note(
-        figures,
-        table,
-        "submit one by one, 32 connections",
-        rates.single,
-        empty.map(|rates| rates.single),
-    );
-    note(
-        figures,
-        table,
-        "bulk, NDJSON, burst",
-        rates.bulk,
-        empty.map(|rates| rates.bulk),
-    );
-    note(
-        figures,
-        table,
-        "drain",
-        rates.drain,
-        empty.map(|rates| rates.drain),
-    );
-    Ok(rates)
+    })
 }
 
-fn note(figures: &mut Figures, table: &str, what: &str, rate: f64, empty: Option<f64>) {
-    let row = format!("{table}: {what}");
-    figures.note(SECTION, &row, "per second", rate);
-    if let Some(empty) = empty {
-        figures.note(SECTION, &row, "against empty", rate / empty);
+fn note(figures: &mut Figures, row: &str, rate: f64, beside: Option<f64>) {
+    figures.note(SECTION, row, "per second", rate);
+    if let Some(beside) = beside {
+        figures.note(SECTION, row, "ratio", rate / beside);
     }
 }
 
@@ -137,14 +143,16 @@ fn unfinished(stack: &Stack) -> Result<u64> {
     Ok(stack.postgres.psql("postgres", sql)?.parse()?)
 }
 
-async fn drain(stack: &Stack, count: u64) -> Result<f64> {
+/// Drains so many tasks: how many a second, and what memory the worker had then, in MiB.
+async fn drain(stack: &Stack, count: u64) -> Result<(f64, f64)> {
     let worker = stack.worker(CONCURRENCY).await?;
     let (before, began) = (worker.succeeded().await?, Instant::now());
     wait(&worker, count).await?;
     let rate = (count - before) as f64 / began.elapsed().as_secs_f64();
+    let memory = worker.memory_mib()?;
     drop(worker);
     ensure!(unfinished(stack)? == 0, "a drained table has unfinished tasks");
-    Ok(rate)
+    Ok((rate, memory))
 }
 
 async fn wait(worker: &Forebay, count: u64) -> Result<()> {
@@ -211,31 +219,39 @@ fn partitions(stack: &Stack) -> Result<u64> {
     Ok(stack.postgres.psql("postgres", sql)?.parse()?)
 }
 
-/// A long queue: filled while a recorder runs, then submitted to, then drained.
-async fn long_queue(stack: &Stack, backlog: u64, empty: &Rates, figures: &mut Figures) -> Result<()> {
+/// A long queue: filled while a recorder runs, then submitted to, then drained. `drained` is the rate with a short one.
+async fn long_queue(stack: &Stack, backlog: u64, drained: f64, figures: &mut Figures) -> Result<()> {
     let server = address(&stack.api.http)?;
+    let before = http::singles(server, 32, WINDOW, u64::MAX).await?;
     let recorder = stack.worker_with(&["--roles", "recorder"]).await?;
     let began = Instant::now();
-    let reins = Reins::new(PATIENCE, backlog);
-    let filled = stream::ndjson(server, 2, reins, false).await?;
-    recorded(stack, filled.accepted).await?;
-    let row = format!("backlog of {}", super::ratios::grouped(backlog as f64));
+    let filled = stream::ndjson(server, 2, Reins::new(PATIENCE, backlog), false).await?;
+    let queued = before.accepted + filled.accepted;
+    recorded(stack, queued).await?;
+    let queue = format!("backlog of {}", grouped(backlog as f64));
     let rate = filled.accepted as f64 / began.elapsed().as_secs_f64();
-    note(figures, &row, "accept and record", rate, None);
+    note(figures, &format!("{queue}: accept and record"), rate, None);
     tokio::time::sleep(UNTIL_READY).await;
+    let row = format!("{queue}: memory, api");
+    figures.note(SECTION, &row, "MiB", stack.api.memory_mib()?);
+    let row = format!("{queue}: memory, recorder");
+    figures.note(SECTION, &row, "MiB", recorder.memory_mib()?);
     drop(recorder);
-    figures.note(SECTION, &format!("{row}: api"), "MiB", stack.api.memory_mib()?);
     let singles = http::singles(server, 32, WINDOW, u64::MAX).await?;
-    let rate = singles.accepted as f64 / singles.spent.seconds;
     note(
         figures,
-        &row,
-        "submit one by one, 32 connections",
-        rate,
-        Some(empty.single),
+        &format!("{queue}: {SINGLES}"),
+        singles.accepted as f64 / singles.spent.seconds,
+        Some(before.accepted as f64 / before.spent.seconds),
     );
-    record(stack, filled.accepted + singles.accepted).await?;
-    let rate = drain(stack, filled.accepted + singles.accepted).await?;
-    note(figures, &row, "drain", rate, Some(empty.drain));
+    record(stack, queued + singles.accepted).await?;
+    let (rate, memory) = drain(stack, queued + singles.accepted).await?;
+    note(figures, &format!("{queue}: drain"), rate, Some(drained));
+    figures.note(
+        SECTION,
+        &format!("{queue}: memory, worker that drained it"),
+        "MiB",
+        memory,
+    );
     Ok(())
 }
