@@ -1,0 +1,695 @@
+#!/usr/bin/env python3
+"""Generates dashboards/*.json for Grafana: four boards, made of rows of panels. Run it after a change here.
+
+monitoring/tests/run holds the kept files equal to what this generates, and every metric that is named here to what a
+running Forebay exposes. Queue gauges are the same on every replica, so they are taken by max, never by sum.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+FOLDER = Path(__file__).resolve().parent / "dashboards"
+COLUMNS = 24
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+NAMESPACE = 'namespace=~"$namespace"'
+OURS = f"and on (job, instance) forebay_build_info{{{NAMESPACE}}}"
+QUEUE = f'{NAMESPACE}, queue=~"$queue"'
+BY_QUEUE = "max by (queue)"
+
+TITLES = {
+    "forebay-overview": "Forebay / Overview and SLO",
+    "forebay-queues": "Forebay / Queues and scaling",
+    "forebay-workers": "Forebay / Workers",
+    "forebay-dependencies": "Forebay / Dependencies and processes",
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """An expression, and what its line is called."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    description: str
+    unit: str
+    queries: list[Query]
+    kind: Literal["timeseries", "stat"] = "timeseries"
+    stacked: bool = False
+    # From which value on it is amber, and from which red.
+    limits: tuple[float, float] | None = None
+    # Whether what is low is bad.
+    low_is_bad: bool = False
+    highest: float | None = None
+    # Names for values, as of states.
+    names: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    panels: list[Panel]
+    height: int = 8
+
+
+def steps(panel: Panel) -> list[dict]:
+    if panel.limits is None:
+        return [{"color": "green", "value": None}]
+    first, second = panel.limits
+    colours = ("red", "orange", "green") if panel.low_is_bad else ("green", "orange", "red")
+    return [{"color": colour, "value": value} for colour, value in zip(colours, (None, first, second), strict=True)]
+
+
+def defaults(panel: Panel) -> dict:
+    made: dict = {
+        "unit": panel.unit,
+        "min": 0,
+        "color": {"mode": "palette-classic" if panel.kind == "timeseries" else "thresholds"},
+        "thresholds": {"mode": "absolute", "steps": steps(panel)},
+        "mappings": [],
+    }
+    if panel.highest is not None:
+        made["max"] = panel.highest
+    if panel.names:
+        options = {str(value): {"text": name, "index": value} for value, name in panel.names.items()}
+        made["mappings"] = [{"type": "value", "options": options}]
+    if panel.kind == "timeseries":
+        made["custom"] = {
+            "drawStyle": "line",
+            "lineWidth": 1,
+            "fillOpacity": 30 if panel.stacked else 5,
+            "showPoints": "never",
+            "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
+            "thresholdsStyle": {"mode": "off" if panel.limits is None else "line"},
+        }
+    return made
+
+
+def options(panel: Panel) -> dict:
+    if panel.kind == "stat":
+        return {
+            "colorMode": "value",
+            "graphMode": "area",
+            "textMode": "auto",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        }
+    return {
+        "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+
+
+def panel_json(panel: Panel, number: int, x: int, y: int, width: int, height: int) -> dict:
+    targets = [
+        {"refId": chr(ord("A") + at), "datasource": DATASOURCE, "expr": query.expr, "legendFormat": query.legend}
+        for at, query in enumerate(panel.queries)
+    ]
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": DATASOURCE,
+        "gridPos": {"x": x, "y": y, "w": width, "h": height},
+        "fieldConfig": {"defaults": defaults(panel), "overrides": []},
+        "options": options(panel),
+        "targets": targets,
+    }
+
+
+def layout(rows: list[Row]) -> list[dict]:
+    made: list[dict] = []
+    y = 0
+    for row in rows:
+        head = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+        made.append({"id": len(made) + 1, "type": "row", "title": row.title, "gridPos": head, "collapsed": False, "panels": []})
+        y += 1
+        width = COLUMNS // len(row.panels)
+        for at, panel in enumerate(row.panels):
+            made.append(panel_json(panel, len(made) + 1, at * width, y, width, row.height))
+        y += row.height
+    return made
+
+
+def query_variable(name: str, label: str, metric: str) -> dict:
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": {"query": f"label_values({metric}, {name})", "refId": name},
+        "definition": f"label_values({metric}, {name})",
+        "refresh": 2,
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        # Where there is no such label, as outside of Kubernetes, its value is empty, which this matches.
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def board(uid: str, rows: list[Row]) -> dict:
+    datasource = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}}
+    variables = [
+        datasource,
+        query_variable("namespace", "Namespace", "forebay_build_info"),
+        query_variable("queue", "Queue", f"forebay_queue_ready{{{NAMESPACE}}}"),
+    ]
+    links = [
+        {"title": title.removeprefix("Forebay / "), "type": "link", "url": f"/d/{other}", "keepTime": True, "includeVars": True}
+        for other, title in TITLES.items()
+        if other != uid
+    ]
+    return {
+        "uid": uid,
+        "title": TITLES[uid],
+        "tags": ["forebay"],
+        "editable": False,
+        "schemaVersion": 39,
+        "version": 1,
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "graphTooltip": 1,
+        "templating": {"list": variables},
+        "annotations": {"list": []},
+        "links": links,
+        "panels": layout(rows),
+    }
+
+
+def rate(metric: str, matchers: str = NAMESPACE) -> str:
+    return f"rate({metric}{{{matchers}}}[$__rate_interval])"
+
+
+def quantile(q: float, metric: str, by: str = "", matchers: str = NAMESPACE) -> str:
+    return f"histogram_quantile({q}, sum by ({by}le) ({rate(f'{metric}_bucket', matchers)}))"
+
+
+def of_queue(metric: str) -> str:
+    return f"{BY_QUEUE} ({metric}{{{QUEUE}}})"
+
+
+def overview() -> list[Row]:
+    refused = "avg_over_time(forebay:submissions_failed:rate5m{%s}[%s])"
+    accepted_share = f"1 - sum({refused % (NAMESPACE, '30d')}) / sum(avg_over_time(forebay:submissions:rate5m{{{NAMESPACE}}}[30d]))"
+    return [
+        Row(
+            "Objectives",
+            [
+                Panel(
+                    "Submissions accepted, 30 days",
+                    "The share of the submissions of 30 days that were not refused through our doing. The objective is 99.9 %.",
+                    "percentunit",
+                    [Query(accepted_share, "accepted")],
+                    kind="stat",
+                    limits=(0.999, 0.9995),
+                    low_is_bad=True,
+                    highest=1,
+                ),
+                Panel(
+                    "Error budget left",
+                    "How much of the 0.1 % that may be refused within 30 days is left. Below 0 the objective is missed.",
+                    "percentunit",
+                    [Query(f"1 - (1 - ({accepted_share})) / 0.001", "left")],
+                    kind="stat",
+                    limits=(0, 0.25),
+                    low_is_bad=True,
+                ),
+                Panel(
+                    "Requests that fail",
+                    "HTTP 5xx and 429, and their like over gRPC, of all requests of the last 5 minutes. It alerts above 1 %.",
+                    "percentunit",
+                    [Query(f"sum(forebay:requests_failed:rate5m{{{NAMESPACE}}}) / sum(forebay:requests:rate5m{{{NAMESPACE}}})", "failed")],
+                    kind="stat",
+                    limits=(0.001, 0.01),
+                ),
+                Panel(
+                    "P95 of requests",
+                    "Without streams and submissions that wait for their result. It alerts above 500 ms.",
+                    "s",
+                    [Query(f"max(forebay:request_duration_seconds:p95_5m{{{NAMESPACE}}})", "P95")],
+                    kind="stat",
+                    limits=(0.25, 0.5),
+                ),
+                Panel(
+                    "Tasks that fail for good, 1 hour",
+                    "Dead letters as a share of the tasks that ended within an hour. It alerts above 0.1 %.",
+                    "percentunit",
+                    [
+                        Query(
+                            f"sum(avg_over_time(forebay:dead_letters:rate5m{{{QUEUE}}}[1h]))"
+                            f" / sum(avg_over_time(forebay:tasks_ended:rate5m{{{QUEUE}}}[1h]))",
+                            "failed",
+                        )
+                    ],
+                    kind="stat",
+                    limits=(0.0005, 0.001),
+                ),
+                Panel(
+                    "Oldest ready task",
+                    "How long the task that has waited longest has been ready. It alerts above 5 minutes.",
+                    "s",
+                    [Query(f"max(forebay_queue_oldest_ready_age_seconds{{{QUEUE}}})", "oldest")],
+                    kind="stat",
+                    limits=(60, 300),
+                ),
+            ],
+            height=5,
+        ),
+        Row(
+            "Tasks",
+            [
+                Panel(
+                    "Tasks a second",
+                    "Accepted, succeeded, and failed for good. Accepted above succeeded for long means that the backlog grows.",
+                    "ops",
+                    [
+                        Query(f"sum({rate('forebay_tasks_submitted_total', QUEUE)})", "accepted"),
+                        Query(
+                            f"sum({rate('forebay_tasks_finished_total', QUEUE + ', outcome=' + chr(34) + 'succeeded' + chr(34))})",
+                            "succeeded",
+                        ),
+                        Query(f"sum({rate('forebay_dead_letters_total', QUEUE)})", "failed for good"),
+                    ],
+                ),
+                Panel(
+                    "Waiting and running",
+                    "Of the queues that are chosen, at this moment.",
+                    "short",
+                    [
+                        Query(of_queue("forebay_queue_ready"), "ready {{queue}}"),
+                        Query(of_queue("forebay_queue_running"), "running {{queue}}"),
+                    ],
+                ),
+                Panel(
+                    "From ready to started",
+                    "How long tasks wait before a worker starts them.",
+                    "s",
+                    [
+                        Query(quantile(0.5, "forebay_task_wait_seconds", matchers=QUEUE), "P50"),
+                        Query(quantile(0.95, "forebay_task_wait_seconds", matchers=QUEUE), "P95"),
+                        Query(quantile(0.99, "forebay_task_wait_seconds", matchers=QUEUE), "P99"),
+                    ],
+                ),
+            ],
+        ),
+        Row(
+            "Requests",
+            [
+                Panel(
+                    "HTTP requests a second",
+                    "By status. 5xx and 429 count as failed; other 4xx are the caller's doing.",
+                    "reqps",
+                    [Query(f"sum by (status) ({rate('http_server_request_duration_seconds_count')} {OURS})", "{{status}}")],
+                    stacked=True,
+                ),
+                Panel(
+                    "gRPC calls a second",
+                    "By numeric code: 0 is OK, 8 RESOURCE_EXHAUSTED, 14 UNAVAILABLE.",
+                    "reqps",
+                    [Query(f"sum by (code) ({rate('rpc_server_call_duration_seconds_count')} {OURS})", "{{code}}")],
+                    stacked=True,
+                ),
+                Panel(
+                    "P95 of HTTP requests",
+                    "By route. A submission that asked to wait for its result (POST /v1/tasks) lasts as long as its task.",
+                    "s",
+                    [
+                        Query(
+                            "histogram_quantile(0.95, sum by (method, route, le) "
+                            f"({rate('http_server_request_duration_seconds_bucket')} {OURS}))",
+                            "{{method}} {{route}}",
+                        )
+                    ],
+                    limits=(0.25, 0.5),
+                ),
+            ],
+        ),
+        Row(
+            "Burn rate of the error budget of submissions",
+            [
+                Panel(
+                    "Pages",
+                    "How many times faster than allowed: at 14.4 over 1 h and 5 m, or 6 over 6 h and 30 m, somebody is paged.",
+                    "none",
+                    [
+                        Query(f"forebay:submissions_failed:ratio_rate{window}{{{NAMESPACE}}} / 0.001", f"{window} {{{{namespace}}}}")
+                        for window in ("5m", "1h", "30m", "6h")
+                    ],
+                    limits=(6, 14.4),
+                ),
+                Panel(
+                    "Tickets",
+                    "How many times faster than allowed: at 3 over 24 h and 2 h, or 1 over 3 d and 6 h, a ticket is made.",
+                    "none",
+                    [
+                        Query(f"forebay:submissions_failed:ratio_rate{window}{{{NAMESPACE}}} / 0.001", f"{window} {{{{namespace}}}}")
+                        for window in ("2h", "1d", "6h", "3d")
+                    ],
+                    limits=(1, 3),
+                ),
+            ],
+        ),
+    ]
+
+
+def queues() -> list[Row]:
+    return [
+        Row(
+            "Backlog",
+            [
+                Panel(
+                    "Ready",
+                    "Tasks that wait in the broker for a worker, and that nothing holds back.",
+                    "short",
+                    [Query(of_queue("forebay_queue_ready"), "{{queue}}")],
+                ),
+                Panel("Running", "Tasks that workers have claimed.", "short", [Query(of_queue("forebay_queue_running"), "{{queue}}")]),
+                Panel(
+                    "Held and scheduled",
+                    "Held: kept back by a pause, which more workers would not change. Scheduled: waiting for a time, or for the next attempt.",
+                    "short",
+                    [
+                        Query(of_queue("forebay_queue_gated"), "held {{queue}}"),
+                        Query(of_queue("forebay_queue_scheduled"), "scheduled {{queue}}"),
+                    ],
+                ),
+            ],
+        ),
+        Row(
+            "Waiting",
+            [
+                Panel(
+                    "Oldest ready task",
+                    "How long the task that has waited longest has been ready. It alerts above 5 minutes.",
+                    "s",
+                    [Query(of_queue("forebay_queue_oldest_ready_age_seconds"), "{{queue}}")],
+                    limits=(60, 300),
+                ),
+                Panel(
+                    "From ready to started, P95",
+                    "How long tasks wait before a worker starts them.",
+                    "s",
+                    [Query(quantile(0.95, "forebay_task_wait_seconds", "queue, ", QUEUE), "{{queue}}")],
+                ),
+                Panel(
+                    "Accepted and finished",
+                    "Tasks accepted, and attempts that ended, a second. A task has several attempts where it is tried again.",
+                    "ops",
+                    [
+                        Query(f"sum by (queue) ({rate('forebay_tasks_submitted_total', QUEUE)})", "accepted {{queue}}"),
+                        Query(f"sum by (queue) ({rate('forebay_tasks_finished_total', QUEUE)})", "finished {{queue}}"),
+                    ],
+                ),
+            ],
+        ),
+        Row(
+            "Scaling",
+            [
+                Panel(
+                    "Workers wanted",
+                    "How many worker processes the rate of arrival, the measured time of service and the slots call for.",
+                    "short",
+                    [Query(of_queue("forebay_queue_desired_workers"), "{{queue}}")],
+                ),
+                Panel(
+                    "Replicas, and the most there may be",
+                    "From kube-state-metrics, of the HPAs that KEDA makes for the pools. Empty outside of Kubernetes.",
+                    "short",
+                    [
+                        Query(
+                            "max by (horizontalpodautoscaler) (kube_horizontalpodautoscaler_status_current_replicas"
+                            f'{{{NAMESPACE}, horizontalpodautoscaler=~".*forebay.*"}})',
+                            "{{horizontalpodautoscaler}}",
+                        ),
+                        Query(
+                            "max by (horizontalpodautoscaler) (kube_horizontalpodautoscaler_spec_max_replicas"
+                            f'{{{NAMESPACE}, horizontalpodautoscaler=~".*forebay.*"}})',
+                            "at most {{horizontalpodautoscaler}}",
+                        ),
+                    ],
+                ),
+                Panel(
+                    "Slots",
+                    "How many tasks all workers could run at once, and how many they do run.",
+                    "short",
+                    [
+                        Query(f'sum(forebay_worker_slots{{{NAMESPACE}, state="busy"}})', "busy"),
+                        Query(f'sum(forebay_worker_slots{{{NAMESPACE}, state="free"}})', "free"),
+                    ],
+                    stacked=True,
+                ),
+            ],
+        ),
+        Row(
+            "The scaler",
+            [
+                Panel(
+                    "Calls of KEDA a second",
+                    "By method and code. Whatever is not ok makes KEDA keep pools at their size.",
+                    "reqps",
+                    [Query(f"sum by (method, code) ({rate('forebay_scaler_requests_total')})", "{{method}} {{code}}")],
+                ),
+                Panel(
+                    "Open streams",
+                    "Over which KEDA is told at once that a pool at zero is needed: one for each ScaledObject of kind external-push.",
+                    "short",
+                    [Query(f"sum(forebay_scaler_streams{{{NAMESPACE}}})", "streams")],
+                ),
+                Panel(
+                    "Age of the figures",
+                    "How old the newest figures of the queues are. Above a minute nobody knows what waits, and it alerts.",
+                    "s",
+                    [Query(f"time() - max by (namespace) (forebay_queue_stats_timestamp_seconds{{{NAMESPACE}}})", "{{namespace}}")],
+                    limits=(5, 60),
+                ),
+            ],
+        ),
+    ]
+
+
+def workers() -> list[Row]:
+    return [
+        Row(
+            "Slots",
+            [
+                Panel(
+                    "Busy slots",
+                    "The share of the slots of each worker that run a task.",
+                    "percentunit",
+                    [
+                        Query(
+                            f'sum by (instance) (forebay_worker_slots{{{NAMESPACE}, state="busy"}})'
+                            f" / sum by (instance) (forebay_worker_slots{{{NAMESPACE}}})",
+                            "{{instance}}",
+                        )
+                    ],
+                    highest=1,
+                ),
+                Panel(
+                    "Attempts a second",
+                    "By outcome. interrupted, lost and snoozed cost a task no attempt; failed and timed_out are tried again while attempts are left.",
+                    "ops",
+                    [Query(f"sum by (outcome) ({rate('forebay_tasks_finished_total', QUEUE)})", "{{outcome}}")],
+                    stacked=True,
+                ),
+                Panel(
+                    "Tasks that fail for good",
+                    "Dead letters a second, by queue and kind. They are kept, and `forebay retry` brings them back.",
+                    "ops",
+                    [Query(f"sum by (queue, kind) ({rate('forebay_dead_letters_total', QUEUE)})", "{{queue}} {{kind}}")],
+                ),
+            ],
+        ),
+        Row(
+            "Attempts",
+            [
+                Panel(
+                    "How long attempts run, P95",
+                    "By kind, whatever their outcome.",
+                    "s",
+                    [Query(quantile(0.95, "forebay_task_duration_seconds", "kind, ", QUEUE), "{{kind}}")],
+                ),
+                Panel(
+                    "How long attempts run, mean",
+                    "By kind: what desired_workers is made of.",
+                    "s",
+                    [
+                        Query(
+                            f"sum by (kind) ({rate('forebay_task_duration_seconds_sum', QUEUE)})"
+                            f" / sum by (kind) ({rate('forebay_task_duration_seconds_count', QUEUE)})",
+                            "{{kind}}",
+                        )
+                    ],
+                ),
+                Panel(
+                    "Refused outcomes",
+                    "Outcomes a second that came from a worker that had been taken for dead; its tasks ran again elsewhere.",
+                    "ops",
+                    [Query(f"sum by (instance) ({rate('forebay_fenced_writes_total')})", "{{instance}}")],
+                ),
+            ],
+        ),
+        Row(
+            "The recorders",
+            [
+                Panel(
+                    "Accepted and recorded",
+                    "Tasks a second. Accepted above recorded means that the recorders do not keep up.",
+                    "ops",
+                    [
+                        Query(f"sum({rate('forebay_tasks_submitted_total')})", "accepted"),
+                        Query(f"sum({rate('forebay_record_lag_seconds_count')})", "recorded"),
+                    ],
+                ),
+                Panel(
+                    "From accepted to recorded",
+                    "Until a task has its row. It alerts above 5 s.",
+                    "s",
+                    [
+                        Query(quantile(0.5, "forebay_record_lag_seconds"), "P50"),
+                        Query(quantile(0.95, "forebay_record_lag_seconds"), "P95"),
+                    ],
+                    limits=(1, 5),
+                ),
+                Panel(
+                    "Messages set aside",
+                    "Within an hour, because nobody could decode them. `forebay rejects` shows them.",
+                    "short",
+                    [Query(f"sum(increase(forebay_undecodable_messages_total{{{NAMESPACE}}}[1h]))", "set aside")],
+                    limits=(1, 10),
+                ),
+            ],
+        ),
+    ]
+
+
+def dependencies() -> list[Row]:
+    states = {0: "closed", 1: "half-open", 2: "open"}
+    return [
+        Row(
+            "Circuits",
+            [
+                Panel(
+                    "PostgreSQL" if dependency == "store" else "Broker",
+                    "Of each process: closed where the dependency answers, open where it does not, half-open while it is probed.",
+                    "none",
+                    [Query(f'max by (instance) (forebay_circuit_state{{{NAMESPACE}, dependency="{dependency}"}})', "{{instance}}")],
+                    highest=2,
+                    names=states,
+                )
+                for dependency in ("store", "broker")
+            ],
+        ),
+        Row(
+            "PostgreSQL",
+            [
+                Panel(
+                    "How long batches take, P95",
+                    "By operation: record, claim, complete, dispatch.",
+                    "s",
+                    [Query(quantile(0.95, "forebay_persist_duration_seconds", "operation, "), "{{operation}}")],
+                ),
+                Panel(
+                    "Batches a second",
+                    "By operation. A batch is one statement for many tasks.",
+                    "ops",
+                    [Query(f"sum by (operation) ({rate('forebay_persist_duration_seconds_count')})", "{{operation}}")],
+                ),
+            ],
+        ),
+        Row(
+            "Broker",
+            [
+                Panel(
+                    "How long publishing takes",
+                    "From handing a batch to the broker to its confirmation: what a submission waits for.",
+                    "s",
+                    [
+                        Query(quantile(0.5, "forebay_publish_duration_seconds"), "P50"),
+                        Query(quantile(0.95, "forebay_publish_duration_seconds"), "P95"),
+                    ],
+                ),
+                Panel(
+                    "Messages a batch",
+                    "How many messages are published together, on average.",
+                    "short",
+                    [
+                        Query(
+                            f"sum({rate('forebay_publish_batch_size_sum')}) / sum({rate('forebay_publish_batch_size_count')})",
+                            "messages",
+                        )
+                    ],
+                ),
+            ],
+        ),
+        Row(
+            "Processes",
+            [
+                Panel(
+                    "CPU",
+                    "Cores in use by each process of Forebay, without the programs that its handlers start.",
+                    "none",
+                    [Query(f"{rate('process_cpu_seconds_total')} {OURS}", "{{instance}}")],
+                ),
+                Panel(
+                    "Memory",
+                    "Resident memory of each process of Forebay, without the programs that its handlers start.",
+                    "bytes",
+                    [Query(f"process_resident_memory_bytes{{{NAMESPACE}}} {OURS}", "{{instance}}")],
+                ),
+                Panel(
+                    "Open files and sockets",
+                    "Of each process of Forebay. Clients that stay connected count.",
+                    "short",
+                    [Query(f"process_open_fds{{{NAMESPACE}}} {OURS}", "{{instance}}")],
+                ),
+                Panel(
+                    "Versions",
+                    "How many processes run which version.",
+                    "short",
+                    [Query(f"count by (version) (forebay_build_info{{{NAMESPACE}}})", "{{version}}")],
+                    stacked=True,
+                ),
+            ],
+        ),
+    ]
+
+
+def boards() -> list[dict]:
+    made = {
+        "forebay-overview": overview(),
+        "forebay-queues": queues(),
+        "forebay-workers": workers(),
+        "forebay-dependencies": dependencies(),
+    }
+    return [board(uid, rows) for uid, rows in made.items()]
+
+
+def without_variables(expression: str) -> str:
+    """The expression as Prometheus would get it, for tests."""
+    expression = expression.replace("$__rate_interval", "5m")
+    return re.sub(r"\$(namespace|queue)", ".*", expression)
+
+
+def text(made: dict) -> str:
+    return json.dumps(made, indent=2) + "\n"
+
+
+def write() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for made in boards():
+        (FOLDER / f"{made['uid']}.json").write_text(text(made))
+
+
+if __name__ == "__main__":
+    write()
