@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test test-tools chaos-short chaos lint fmt bench bench-build bench-scale bench-tools fuzz example clean
+.PHONY: help run test test-tools test-deploy chaos-short chaos lint fmt bench bench-build bench-scale bench-tools fuzz example clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,12 @@ test: test-tools ## Run every test: units, conformance, faults, end to end
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --no-fail-fast
 	scripts/run-example --files 300
+	@$(MAKE) test-deploy
 	@$(MAKE) chaos-short
+
+test-deploy: test-tools ## Test what Forebay is deployed with: chart, scaling, rules, dashboards, image; 2 minutes, needs no cluster
+	$(CARGO) build --locked --package forebay
+	scripts/test-deploy
 
 # A seed of its own for each run would find more, and a failure less easily again.
 chaos-short: test-tools ## Inject a few faults on every broker, and see whether the checker sees; about 3 minutes

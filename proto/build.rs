@@ -2,14 +2,22 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 2] = ["forebay/v1/task.proto", "forebay/wire/v1/wire.proto"];
+/// Forebay's own API and messages.
+const OURS: [&str; 2] = ["forebay/v1/task.proto", "forebay/wire/v1/wire.proto"];
+/// What KEDA asks of a scaler. Apart from ours, since the API does not serve it and must not say that it does.
+const SCALER: [&str; 1] = ["externalscaler/externalscaler.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for file in FILES {
+    generate(&OURS, "forebay.descriptors.bin")?;
+    generate(&SCALER, "externalscaler.descriptors.bin")
+}
+
+fn generate(files: &[&str], descriptors_file: &str) -> Result<(), Box<dyn Error>> {
+    for file in files {
         println!("cargo::rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(FILES, ["."])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?).join("forebay.descriptors.bin");
+    let descriptors = protox::compile(files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?).join(descriptors_file);
     fs::write(out, prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".forebay")

@@ -8,7 +8,7 @@ use forebay_runtime::{guard::Away, supervise::keep_running};
 use futures::StreamExt;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::{App, ops};
+use crate::App;
 
 /// What is said of a broker that fails, of which nothing else is known.
 const UNANSWERED: &str = "the broker does not answer";
@@ -18,7 +18,12 @@ const REPORT_TTL: Duration = Duration::from_secs(15);
 /// Hears and tells events, counts the queues every second or so, and reports whether the broker can take tasks,
 /// which is what readiness means here: without the store, submissions go on. Ends when `stop` is cancelled.
 pub async fn background(app: App) {
-    tokio::join!(hear(&app), tell(&app), count(&app), watch_broker(&app));
+    tokio::join!(
+        hear(&app),
+        tell(&app),
+        app.observer.run(app.stop.clone()),
+        watch_broker(&app)
+    );
 }
 
 async fn hear(app: &App) {
@@ -33,7 +38,7 @@ async fn hear(app: &App) {
                 () = app.stop.cancelled() => return Ok(()),
                 heard = signals.next() => match heard {
                     Some(Signal::Events(events)) => app.hub.hear(events),
-                    Some(Signal::Cancel(_)) => {}
+                    Some(Signal::Cancel(_) | Signal::QueuesChanged) => {}
                     None => anyhow::bail!("the connection for signals ended"),
                 },
             }
@@ -44,21 +49,6 @@ async fn hear(app: &App) {
 
 async fn tell(app: &App) {
     app.announcer.run(&*app.broker, &app.stop).await;
-}
-
-async fn count(app: &App) {
-    let mut ticks = interval(app.bounds.collect);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = app.stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        tokio::select! {
-            () = app.stop.cancelled() => return,
-            _ = ops::queues::collect(app) => {}
-        }
-    }
 }
 
 async fn watch_broker(app: &App) {

@@ -57,7 +57,9 @@ pub struct Bounds {
     pub keep_alive: Duration,
     /// How often a followed task is looked at when nothing is heard of it.
     pub follow: Duration,
-    /// How often the queues are counted.
+    /// The store's part of a count of the queues.
+    pub count: Duration,
+    /// How often the broker is looked after.
     pub collect: Duration,
     /// For how long counts are shown without counting again.
     pub fresh: Duration,
@@ -93,6 +95,7 @@ impl Default for Bounds {
             wait: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             follow: Duration::from_secs(2),
+            count: Duration::from_secs(2),
             collect: Duration::from_millis(1_500),
             fresh: Duration::from_secs(5),
             drain: Duration::from_secs(15),

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use forebay_autoscale::Observer;
 use forebay_broker::{Broker, Submitter};
 use forebay_core::Clock;
 use forebay_runtime::{
@@ -41,7 +42,7 @@ pub use serve::{serve_grpc, serve_http};
 
 use crate::{
     events::{Announcer, Hub},
-    ops::{queues::Observed, recent::RecentKeys},
+    ops::{queues::observer, recent::RecentKeys},
 };
 
 /// How many reads may be put to the store a second time: a tenth of all, and a few a second in any case, counted over
@@ -84,7 +85,7 @@ pub struct State {
     pub(crate) places: Places,
     pub(crate) hub: Arc<Hub>,
     pub(crate) announcer: Announcer,
-    pub(crate) observed: Observed,
+    pub(crate) observer: Observer,
     pub(crate) recent: RecentKeys,
     /// How long accepted submissions took: the most frequent of all observations.
     pub(crate) accepted: OnceLock<RequestDurations>,
@@ -143,6 +144,7 @@ impl App {
     #[must_use]
     pub fn bounded(parts: Parts, bounds: Bounds) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
+        let observer = observer(&parts, &bounds);
         Self(Arc::new(State {
             store: parts.store,
             broker: parts.broker,
@@ -164,7 +166,7 @@ impl App {
             bounds,
             hub: Arc::default(),
             announcer: Announcer::new(),
-            observed: Observed::default(),
+            observer,
             recent: RecentKeys::default(),
             accepted: OnceLock::new(),
             retries: TpsBudget::new(RETRIES_TTL, RETRIES_PER_SECOND, RETRIES_SHARE),

@@ -50,6 +50,8 @@ fn changes() -> Routes {
     Routes::new()
         .post("/v1/tasks/{id}/cancel", tasks::cancel)
         .post("/v1/tasks/{id}/retry", tasks::retry)
+        .post("/v1/queues/{queue}/pause", queues::pause)
+        .post("/v1/queues/{queue}/resume", queues::resume)
 }
 
 fn reads() -> Routes {
@@ -60,6 +62,7 @@ fn reads() -> Routes {
         .get("/v1/events", events::all)
         .get("/v1/queues", queues::list)
         .get("/v1/queues/{queue}", queues::get)
+        .get("/v1/queues/{queue}/autoscale", queues::autoscale)
         .get("/v1/workers", workers::list)
         .get("/v1/rejects", rejects::list)
 }

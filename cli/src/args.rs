@@ -6,8 +6,8 @@ use clap::{Args, Command, CommandFactory, Parser, Subcommand};
 use forebay_core::{Priority, State};
 use forebay_runtime::config::{
     args::{
-        AdminArgs, AllArgs, BrokerArgs, ClientArgs, DatabaseArgs, GrpcArgs, HttpArgs, LogArgs, WorkerArgs,
-        with_dev_defaults,
+        AdminArgs, AllArgs, BrokerArgs, ClientArgs, DatabaseArgs, GrpcArgs, HttpArgs, LogArgs, ScaleInArgs,
+        ScalerArgs, WorkerArgs, with_dev_defaults,
     },
     values::{duration, positive_duration},
 };
@@ -44,8 +44,12 @@ pub(crate) enum Called {
     Api(Api),
     /// Run a worker: it records submissions, executes tasks, and dispatches what becomes due.
     Worker(Worker),
+    /// Tell KEDA how many workers are wanted, and when: its external scaler.
+    Scaler(Scaler),
     /// Bring the database schema up to date. Safe to run twice and side by side.
     Migrate(Migrate),
+    /// Ask the Forebay on this machine whether it is ready: for health checks of containers.
+    Health(Health),
     /// Submit a task, or a file of them.
     Submit(Box<Submit>),
     /// Show a task.
@@ -62,6 +66,10 @@ pub(crate) enum Called {
     Workers(Plain),
     /// Show the queues and what is in them.
     Queues(Plain),
+    /// Pause a queue: tasks are accepted and recorded, and none is started until it is resumed.
+    Pause(QueueCommand),
+    /// Resume a queue that was paused.
+    Resume(QueueCommand),
     /// Show messages that nobody could decode; they were set aside.
     Rejects(Rejects),
     /// Show the effective configuration, and where each value comes from.
@@ -135,6 +143,7 @@ Examples:
   forebay worker --queues default,reports --concurrency 50
   forebay worker --roles recorder,dispatcher
   forebay worker --roles executor --queues thumbnails
+  forebay worker --once --queues films --concurrency 1 --max-tasks 1    one task, then it ends
 
 Handlers are [[handler]] tables in forebay.toml. SIGTERM drains: the worker takes nothing new, lets
 running tasks end within --drain-timeout, and hands the rest back at once.")]
@@ -149,6 +158,35 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) worker: WorkerArgs,
     #[command(flatten)]
+    pub(crate) scale_in: ScaleInArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example of a trigger of a ScaledObject:
+  - type: external-push
+    metadata:
+      scalerAddress: forebay-scaler:50051
+      queue: default             # one, or several separated by commas: their sum
+      mode: tasks                # ready and running tasks; or desired_workers
+      target_per_worker: \"100\"   # for mode tasks: how many of them for each worker
+
+With --tls-cert and --tls-key it speaks TLS, and with --tls-client-ca only to clients with a
+certificate of that authority. The files are read at the start.")]
+pub(crate) struct Scaler {
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    #[command(flatten)]
+    pub(crate) grpc: GrpcArgs,
+    #[command(flatten)]
+    pub(crate) scaler: ScalerArgs,
+    #[command(flatten)]
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
@@ -160,6 +198,24 @@ pub(crate) struct Migrate {
     pub(crate) database: DatabaseArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exits with 0 if it is ready and with 1 if not, or if nobody answers; the reasons are on standard error.
+
+Examples:
+  forebay health
+  forebay health --live --admin-addr :9464 --timeout 500ms")]
+pub(crate) struct Health {
+    /// Ask whether the process is alive, whatever has become of its dependencies.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// How long the answer may take.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = positive_duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }
 
 /// What all client commands have.
@@ -295,6 +351,15 @@ pub(crate) struct Rejects {
     /// How many at the most, the latest first.
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueCommand {
+    /// The queue.
+    #[arg(value_name = "QUEUE")]
+    pub(crate) queue: String,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -45,7 +45,11 @@ pub(crate) async fn run(args: Dev, mut loaded: Loaded) -> Result<Code> {
     process.open_admin(admin);
     // The worker goes on until the last request is answered: one of them may wait for its task.
     let drain = CancellationToken::new();
-    let work = worker::start(&process, &backends, &args.worker, handlers, drain.clone());
+    let work = worker::start(
+        &process,
+        worker::new(&process, &backends, worker::options(&args.worker), handlers),
+        drain.clone(),
+    );
     if welcome.say().is_err() {
         // Nobody reads it; that is no reason to stop.
         tracing::info!(http = %welcome.http, grpc = %welcome.grpc, admin = %welcome.admin, "ready");

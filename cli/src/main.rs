@@ -7,8 +7,11 @@ mod config;
 mod dev;
 mod exit;
 mod handlers;
+mod health;
 mod migrate;
+mod pod_cost;
 mod process;
+mod scaler;
 mod worker;
 
 #[cfg(test)]
@@ -67,7 +70,9 @@ async fn call(command: Called, loaded: Loaded) -> Result<Code> {
         Called::Dev(args) => dev::run(args, loaded).await,
         Called::Api(args) => api::run(args, &loaded).await,
         Called::Worker(args) => worker::run(args, loaded).await,
+        Called::Scaler(args) => scaler::run(args, &loaded).await,
         Called::Migrate(args) => migrate::run(args).await,
+        Called::Health(args) => health::run(args).await,
         Called::Submit(args) => client::submit(*args).await,
         Called::Get(args) => client::get(args).await,
         Called::List(args) => client::list(args).await,
@@ -77,6 +82,8 @@ async fn call(command: Called, loaded: Loaded) -> Result<Code> {
         Called::Workers(args) => client::workers(args).await,
         Called::Rejects(args) => client::rejects(args).await,
         Called::Queues(args) => client::queues(args).await,
+        Called::Pause(args) => client::pause(args, true).await,
+        Called::Resume(args) => client::pause(args, false).await,
         Called::Config(args) => config::run(&args, &loaded),
     }
 }

@@ -1,6 +1,10 @@
 //! What the server commands share: signals, logs, health, and the order in which a process ends.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use forebay_runtime::{
     admin, config::args::LogArgs, health::Health, metrics::Metrics, shutdown, supervise, telemetry,
@@ -21,8 +25,10 @@ pub(crate) struct Process {
     pub(crate) health: Health,
     /// Cancelled when the process is to stop: it was told to, or a part of it broke.
     pub(crate) stop: CancellationToken,
-    /// Cancelled when it was told to.
-    told: CancellationToken,
+    /// Cancelled when it is meant to end: it was told to, or has done all that it was started for.
+    meant: CancellationToken,
+    /// What was the first to break.
+    broke: Arc<OnceLock<String>>,
     /// Cancelled when everything but the operator's door has ended.
     closed: CancellationToken,
     tracker: TaskTracker,
@@ -34,13 +40,14 @@ impl Process {
     /// Starts logging, and listens to signals from now on.
     pub(crate) fn start(log: &LogArgs, service: &'static str) -> Result<Self> {
         let telemetry = telemetry::start(log, service)?;
-        let told = CancellationToken::new();
-        shutdown::on_signals(told.clone())?;
+        let meant = CancellationToken::new();
+        shutdown::on_signals(meant.clone())?;
         Ok(Self {
             metrics: Arc::new(Metrics::new()),
             health: Health::default(),
-            stop: told.child_token(),
-            told,
+            stop: meant.child_token(),
+            meant,
+            broke: Arc::default(),
             closed: CancellationToken::new(),
             tracker: TaskTracker::new(),
             telemetry,
@@ -53,14 +60,13 @@ impl Process {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let stop = self.stop.clone();
+        let (stop, broke) = (self.stop.clone(), Arc::clone(&self.broke));
         supervise::spawn(&self.tracker, &self.stop, name, async move {
             if let Err(problem) = part.await {
-                error!(
-                    part = name,
-                    error = format!("{problem:#}"),
-                    "broke, the process stops"
-                );
+                let error = format!("{problem:#}");
+                error!(part = name, error, "broke, the process stops");
+                // The first counts.
+                let _ = broke.set(format!("the {name} broke: {error}"));
                 stop.cancel();
             }
         })
@@ -83,6 +89,13 @@ impl Process {
         }));
     }
 
+    /// What it was started for is done, unless it is ending already.
+    pub(crate) fn complete(&self) {
+        if !self.stop.is_cancelled() {
+            self.meant.cancel();
+        }
+    }
+
     /// Ends the process, once its parts have.
     pub(crate) async fn end(self) -> Result<Code> {
         self.closed.cancel();
@@ -92,12 +105,13 @@ impl Process {
         }
         info!("stopped");
         self.telemetry.shutdown().await;
-        match self.told.is_cancelled() {
-            true => Ok(Code::Done),
-            false => Err(Failure::new(
-                Code::Failed,
-                "a part of the process broke; the log says which",
-            )),
+        if self.meant.is_cancelled() {
+            return Ok(Code::Done);
         }
+        let broke = self.broke.get().map(String::as_str);
+        Err(Failure::new(
+            Code::Failed,
+            broke.unwrap_or("a part of the process panicked; the log says which"),
+        ))
     }
 }

@@ -11,5 +11,14 @@ pub mod wire {
     tonic::include_proto!("forebay.wire.v1");
 }
 
-/// The compiled `.proto` files, for gRPC reflection.
+/// What KEDA asks of an external scaler.
+pub mod externalscaler {
+    tonic::include_proto!("externalscaler");
+}
+
+/// The compiled `.proto` files of Forebay's own, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/forebay.descriptors.bin"));
+
+/// The compiled `.proto` file of [`externalscaler`], for gRPC reflection.
+pub const SCALER_DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.descriptors.bin"));

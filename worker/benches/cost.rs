@@ -30,8 +30,8 @@ use forebay_broker::{
     Acknowledge, Broker, Consumer, Delivery, Depth, Message, PublishError, Source, Subscription, Token,
 };
 use forebay_core::{
-    ClaimId, Clock, Json, Lane, Ready, Signal, State, Submission, SubmitRequest, SystemClock, Task,
-    TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    ClaimId, Clock, Json, Lane, QueueName, Ready, Signal, State, Submission, SubmitRequest, SystemClock,
+    Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_runtime::{
     config::{args::LogArgs, values::LogFormat},
@@ -42,8 +42,8 @@ use forebay_runtime::{
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
+    Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
 };
 use forebay_worker::{Execution, HandlerSettings, Handlers, Roles, Worker, WorkerOptions};
 use futures::stream::BoxStream;
@@ -203,6 +203,18 @@ impl Read for Nothing {
         not_asked()
     }
 
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        Ok(Vec::new())
+    }
+
+    async fn oldest_ready(&self, _: &QueueName, walk: ReadyWalk) -> Result<OldestReady> {
+        Ok(OldestReady {
+            age: None,
+            walk,
+            is_complete: true,
+        })
+    }
+
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         not_asked()
     }
@@ -219,6 +231,10 @@ impl Operate for Nothing {
     }
 
     async fn retry(&self, _: TaskId) -> Result<Changed> {
+        not_asked()
+    }
+
+    async fn set_paused(&self, _: &QueueName, _: bool) -> Result<bool> {
         not_asked()
     }
 }

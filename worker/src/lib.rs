@@ -73,4 +73,4 @@ pub use handlers::{
 pub use options::{DispatcherOptions, IntakeOptions, Roles, UnknownRole, WorkerOptions};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
-pub use worker::Worker;
+pub use worker::{Load, Worker};

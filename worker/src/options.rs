@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, num::NonZero, str::FromStr, time::Duration};
 
 use forebay_core::{Lane, QueueName};
 use thiserror::Error;
@@ -88,6 +88,13 @@ pub struct WorkerOptions {
     pub roles: Roles,
     /// How many tasks it runs at once: its slots.
     pub concurrency: usize,
+    /// Whether the worker ends by itself once its queues have nothing ready for it and what it ran is done. Meant for
+    /// executors alone: it does not wait for what a recorder or dispatcher beside it may bring.
+    pub once: bool,
+    /// How long such a worker tries in vain to find out whether anything is ready, before it gives up with an error.
+    pub look_patience: Duration,
+    /// After how many tasks the worker ends by itself; it starts no more than these.
+    pub tasks_max: Option<NonZero<usize>>,
     /// After this long without a heartbeat a worker counts as dead, and its tasks are taken back.
     pub lease: Duration,
     /// How often it heartbeats; `None` for a sixth of the lease.
@@ -115,6 +122,9 @@ impl Default for WorkerOptions {
             queues: vec![QueueName::default()],
             roles: Roles::ALL,
             concurrency: 100,
+            once: false,
+            look_patience: Duration::from_secs(60),
+            tasks_max: None,
             lease: Duration::from_secs(30),
             heartbeat: None,
             drain_timeout: Duration::from_secs(30),

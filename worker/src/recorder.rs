@@ -101,7 +101,7 @@ impl Recorder {
                 Some(announced) = self.announcements.join_next() => announced?,
             }
         }
-        self.finish().await;
+        self.finish(idle).await;
         self.reporter.retire();
         Ok(())
     }
@@ -155,11 +155,15 @@ impl Recorder {
     }
 
     /// Ends in good order: what was received last goes back, what is being written is waited for.
-    async fn finish(&mut self) {
+    async fn finish(&mut self, mut idle: Option<Reader>) {
         let limit = self.shared.options.flush_timeout;
         let rest = async {
-            if let Some(Ok((_, received))) = self.round.join_next().await {
+            if let Some(Ok((reader, received))) = self.round.join_next().await {
+                idle = Some(reader);
                 self.keep(received);
+            }
+            if let Some(reader) = idle.take() {
+                reader.close().await;
             }
             let mut back = Receipts::default();
             for (delivery, acks) in self.waiting.drain(..) {

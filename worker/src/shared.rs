@@ -7,7 +7,9 @@ use forebay_core::{Clock, TaskEvent};
 use forebay_runtime::{health::Health, metrics::Metrics};
 use forebay_store::{Store, StoreError};
 
-use crate::{Handlers, WorkerOptions, events::EventSender};
+use tokio::sync::watch;
+
+use crate::{Handlers, WorkerOptions, events::EventSender, worker::Load};
 
 /// How long one call to the store may take before it counts as unanswered.
 pub(crate) const STORE_CALL_MAX: Duration = Duration::from_secs(30);
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
     pub(crate) events: EventSender,
+    /// How busy the executor is, for whoever listens.
+    pub(crate) load: watch::Sender<Load>,
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: crate::Sabotage,
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use forebay_broker::{Acknowledge, Broker, Delivery, Source, Subscription, Token};
 use forebay_runtime::{health::Reporter, supervise::Backoff};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -29,6 +30,8 @@ pub(crate) struct Reader {
     /// Ends the waits between failed rounds.
     stop: CancellationToken,
     subscription: Option<Subscription>,
+    /// When its last round was over.
+    read_at: Instant,
     backoff: Backoff,
     healthy: bool,
     /// Whether the log says that it fails: once when it begins, and once when it works again.
@@ -50,6 +53,7 @@ impl Reader {
             reporter,
             stop,
             subscription: None,
+            read_at: Instant::now(),
             backoff: Backoff::default(),
             healthy: false,
             failing: false,
@@ -59,7 +63,9 @@ impl Reader {
     /// One round: up to `max` deliveries within `wait`. `None` where the subscription is broken; that was reported
     /// and waited out, and the next round makes a new one.
     pub(crate) async fn round(&mut self, max: usize, wait: Duration) -> Option<Received> {
-        match self.attempt(max, wait).await {
+        let attempt = self.attempt(max, wait).await;
+        self.read_at = Instant::now();
+        match attempt {
             Ok(received) => {
                 self.reporter.ok();
                 self.healthy = true;
@@ -114,6 +120,29 @@ impl Reader {
         if self.healthy {
             self.reporter.ok();
         }
+    }
+
+    /// As [`Self::resting`], where it is not read whatever it was like before.
+    pub(crate) fn at_rest(&self) {
+        self.reporter.ok();
+    }
+
+    /// Ends the subscription for now, if its last round is so long over, so that nothing is kept in it that others could
+    /// read; the next round makes a new one. Before, what its last question still brings would be lost on the way, and
+    /// come again only when the broker has waited in vain for an answer.
+    pub(crate) fn let_go(&mut self, after: Duration) {
+        if self.read_at.elapsed() >= after {
+            self.subscription = None;
+        }
+    }
+
+    /// For good, and in good order: what was asked for and not answered yet goes back to the broker.
+    pub(crate) async fn close(mut self) {
+        if let Some(mut subscription) = self.subscription.take() {
+            // An answer that is later than this has gone astray.
+            let _ = tokio::time::timeout(self.deaf_after, subscription.consumer.close()).await;
+        }
+        self.retire();
     }
 
     /// For good.

@@ -8,7 +8,7 @@ use forebay_runtime::{
     metrics::Metrics,
 };
 use forebay_store::Store;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -26,6 +26,15 @@ pub struct Worker {
     events: Events,
     /// Keeps the process from looking ready before its parts have begun to report.
     starting: Reporter,
+}
+
+/// How busy a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// How many of its slots run a task.
+    pub busy: usize,
+    /// How long the task that it has run for longest has been running.
+    pub longest: Duration,
 }
 
 impl std::fmt::Debug for Worker {
@@ -61,6 +70,7 @@ impl Worker {
             metrics,
             health,
             events: sender,
+            load: watch::Sender::default(),
             #[cfg(feature = "sabotage")]
             sabotage: crate::Sabotage::default(),
         };
@@ -81,13 +91,21 @@ impl Worker {
         self
     }
 
-    /// Works until `stop` is cancelled, then drains: takes nothing new, lets what runs finish within the drain
+    /// How busy it is, brought up to date about every second while it runs. The sender is gone once it has ended.
+    #[must_use]
+    pub fn load(&self) -> watch::Receiver<Load> {
+        self.shared.load.subscribe()
+    }
+
+    /// Works until `stop` is cancelled, or until its own end where [`WorkerOptions::once`] or
+    /// [`WorkerOptions::tasks_max`] set one; then drains: takes nothing new, lets what runs finish within the drain
     /// timeout, hands back the rest, and returns. Outages of store and broker are waited out and never end it.
     ///
     /// Dropping the future ends everything at once, as a crash would: other workers take over after the lease.
     ///
     /// # Errors
-    /// Where one of its parts ended unexpectedly; the others are drained before this returns.
+    /// Where one of its parts ended unexpectedly, or a worker that works [once](WorkerOptions::once) could not find out
+    /// whether anything is ready; the other parts are drained before this returns.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self {
             shared,

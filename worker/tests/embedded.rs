@@ -10,7 +10,9 @@ use std::{
 
 use forebay_broker::{Broker, Message};
 use forebay_broker_embedded::EmbeddedBroker;
-use forebay_core::{Clock, RetryPolicy, Signal, State, SubmitRequest, SystemClock, Task, TaskId};
+use forebay_core::{
+    Clock, Lane, Priority, QueueName, RetryPolicy, Signal, State, SubmitRequest, SystemClock, Task, TaskId,
+};
 use forebay_runtime::{health::Health, metrics::Metrics, supervise::random_bytes};
 use forebay_store::{Admin, Operate, Read, Store};
 use forebay_store_sqlite::SqliteStore;
@@ -20,6 +22,9 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A second queue of the workers.
+const OTHER: &str = "other";
 
 /// How often each task was run.
 type Runs = Arc<Mutex<HashMap<TaskId, u32>>>;
@@ -85,6 +90,7 @@ impl World {
             lease: Duration::from_secs(1),
             drain_timeout: Duration::from_millis(200),
             handler_grace: Duration::from_millis(200),
+            queues: vec![QueueName::default(), OTHER.parse().unwrap()],
             ..WorkerOptions::default()
         };
         let (stop, health) = (CancellationToken::new(), Health::default());
@@ -102,7 +108,12 @@ impl World {
     }
 
     async fn submit(&self, order: &str, delay_seconds: Option<f64>) -> TaskId {
+        self.submit_to("default", order, delay_seconds).await
+    }
+
+    async fn submit_to(&self, queue: &str, order: &str, delay_seconds: Option<f64>) -> TaskId {
         let request = SubmitRequest {
+            queue: Some(queue.to_owned()),
             kind: "test".to_owned(),
             payload: Some(forebay_core::Json::of(order).unwrap()),
             delay_seconds,
@@ -164,6 +175,32 @@ async fn tasks_run_once_each_now_later_and_again() {
     }
     worker.drain().await;
     assert_eq!(world.store.workers().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_paused_waits_until_it_is_resumed() {
+    let world = World::new().await;
+    let paused = QueueName::default();
+    assert!(world.store.set_paused(&paused, true).await.unwrap());
+    let worker = world.worker();
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        ids.push(world.submit("succeed", None).await);
+    }
+    for _ in 0..5 {
+        let other = world.submit_to(OTHER, "succeed", None).await;
+        world.wait_for(other, State::Succeeded).await;
+    }
+    assert_eq!(world.runs.lock().unwrap().len(), 5);
+    let lane = Lane::new(paused.clone(), Priority::Default);
+    let depth = world.broker.depth(&lane).await.unwrap();
+    assert_eq!((depth.waiting, depth.delivered), (50, 0));
+    assert!(world.store.set_paused(&paused, false).await.unwrap());
+    world.broker.signal(Signal::QueuesChanged).await.unwrap();
+    for id in ids {
+        assert_eq!(world.wait_for(id, State::Succeeded).await.fence, 1);
+    }
+    worker.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

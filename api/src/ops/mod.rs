@@ -4,6 +4,7 @@ pub(crate) mod change;
 pub(crate) mod follow;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod pause;
 pub(crate) mod queues;
 pub(crate) mod recent;
 pub(crate) mod rejects;

@@ -49,9 +49,8 @@ impl RecentKeys {
     pub(crate) fn find(&self, submission: &Submission) -> Known {
         let mut inner = self.lock();
         inner.forget_old(submission.created_at.as_second());
-        let before = submission.id.previous_window();
-        let known = inner.known.get(&submission.id);
-        let Some(known) = known.or_else(|| inner.known.get(&before?)) else {
+        let mut ids = std::iter::once(submission.id).chain(submission.id.adjacent_windows());
+        let Some(known) = ids.find_map(|id| inner.known.get(&id)) else {
             return Known::Unsure;
         };
         if known.task.fingerprint != submission.fingerprint {

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The folders with tests in them.
-const FOLDERS: [&str; 6] = ["api", "chaos", "cli", "crates", "proto", "worker"];
+const FOLDERS: [&str; 7] = ["api", "chaos", "cli", "crates", "proto", "scaler", "worker"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

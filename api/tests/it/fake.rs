@@ -2,7 +2,7 @@
 //! are those of the core.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -12,13 +12,13 @@ use forebay_broker::{
     Broker, BrokerError, Depth, Message, PublishError, Result as BrokerResult, Source, Subscription,
 };
 use forebay_core::{
-    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, Signal, State, Submission, Task, TaskEvent,
-    TaskId, Timestamp, WorkerId, WorkerInfo,
+    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, QueueName, Signal, State, Submission, Task,
+    TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Result, SetAside, StartRequest, StoreError, TaskFilter,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
+    Recorded, Reject, Rejects, Republished, Result, SetAside, StartRequest, StoreError, TaskFilter,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::broadcast;
@@ -55,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) signalled: Vec<Signal>,
     pub(crate) workers: Vec<WorkerInfo>,
     pub(crate) rejects: Vec<SetAside>,
+    pub(crate) paused: BTreeSet<QueueName>,
 }
 
 #[derive(Debug, Clone)]
@@ -302,7 +303,7 @@ impl Read for Fake {
         let inner = self.store("read a task").await?;
         assert!(!inner.panics, "a secret from inside");
         let known = |id: TaskId| inner.tasks.get(&id).cloned();
-        Ok(known(id).or_else(|| id.previous_window().and_then(known)))
+        Ok(known(id).or_else(|| id.adjacent_windows().find_map(known)))
     }
 
     async fn list(&self, filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Result<Page> {
@@ -337,11 +338,40 @@ impl Read for Fake {
                 name: task.queue.clone(),
                 running: 0,
                 scheduled: 0,
+                paused: false,
             });
             counts.running += u64::from(task.state == State::Running);
             counts.scheduled += u64::from(matches!(task.state, State::Scheduled | State::Retrying));
         }
+        for name in &inner.paused {
+            let counts = queues.entry(name.clone()).or_insert_with(|| QueueCounts {
+                name: name.clone(),
+                running: 0,
+                scheduled: 0,
+                paused: true,
+            });
+            counts.paused = true;
+        }
         Ok(queues.into_values().collect())
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        let inner = self.store("list paused queues").await?;
+        Ok(inner.paused.iter().cloned().collect())
+    }
+
+    async fn oldest_ready(&self, queue: &QueueName, walk: ReadyWalk) -> Result<OldestReady> {
+        let inner = self.store("look for the oldest ready task").await?;
+        let is_ready = |task: &&Task| task.queue == *queue && task.state == State::Queued;
+        Ok(OldestReady {
+            age: inner
+                .tasks
+                .values()
+                .find(is_ready)
+                .map(|_| Duration::from_millis(1_500)),
+            walk,
+            is_complete: true,
+        })
     }
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
@@ -374,6 +404,14 @@ impl Operate for Fake {
             .store("retry a task")
             .await?
             .change(id, |life| life.retry(now)))
+    }
+
+    async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<bool> {
+        let mut inner = self.store("pause or resume a queue").await?;
+        Ok(match paused {
+            true => inner.paused.insert(queue.clone()),
+            false => inner.paused.remove(queue),
+        })
     }
 }
 

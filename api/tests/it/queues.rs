@@ -1,7 +1,7 @@
 //! Queues, workers, health.
 
 use forebay_api::Bounds;
-use forebay_core::{State, WorkerId, WorkerInfo};
+use forebay_core::{Signal, State, WorkerId, WorkerInfo};
 use serde_json::{Value, json};
 
 use crate::{
@@ -30,7 +30,7 @@ async fn counts_what_waits_and_what_runs() {
         .id;
     door.fake.change(mail, State::Running, "2026-03-01T12:00:01Z");
     let body = door.get("/v1/queues").await.json();
-    let images = json!({"name": "images", "ready": 2, "running": 0, "scheduled": 1,
+    let images = json!({"name": "images", "ready": 2, "running": 0, "scheduled": 1, "paused": false,
         "observed_at": "2026-03-01T12:00:00Z", "stale": false, "problem": null});
     assert_eq!(
         (&body["queues"][0]["name"], &body["queues"][0]["ready"]),
@@ -38,7 +38,15 @@ async fn counts_what_waits_and_what_runs() {
     );
     assert_eq!(body["queues"][1]["running"], 1);
     let one = door.get("/v1/queues/images").await.json();
-    for key in ["name", "ready", "running", "scheduled", "observed_at", "problem"] {
+    for key in [
+        "name",
+        "ready",
+        "running",
+        "scheduled",
+        "paused",
+        "observed_at",
+        "problem",
+    ] {
         assert_eq!(one[key], images[key], "{key}");
     }
     let metrics = door.app.metrics.encode();
@@ -82,12 +90,12 @@ async fn what_is_not_known_is_null() {
     let door = Door::new();
     door.submit().await;
     door.get("/v1/queues").await;
-    let figures = |body: &Value| json!([body["ready"], body["running"], body["scheduled"]]);
+    let figures = |body: &Value| json!([body["ready"], body["running"], body["scheduled"], body["paused"]]);
     for (broker, store, expected) in [
-        (Mood::Down, Mood::Up, json!([null, 0, 0])),
-        (Mood::Hangs, Mood::Up, json!([null, 0, 0])),
-        (Mood::Up, Mood::Down, json!([1, null, null])),
-        (Mood::Down, Mood::Down, json!([null, null, null])),
+        (Mood::Down, Mood::Up, json!([null, 0, 0, false])),
+        (Mood::Hangs, Mood::Up, json!([null, 0, 0, false])),
+        (Mood::Up, Mood::Down, json!([1, null, null, null])),
+        (Mood::Down, Mood::Down, json!([null, null, null, null])),
     ] {
         door.fake.lock().broker = broker;
         door.fake.lock().store = store;
@@ -104,6 +112,69 @@ async fn what_is_not_known_is_null() {
 }
 
 #[tokio::test]
+async fn a_queue_is_paused_and_resumed() {
+    let door = Door::new();
+    door.submit().await;
+    // Twice is once, and the workers are told each time.
+    for (command, paused) in [
+        ("pause", true),
+        ("pause", true),
+        ("resume", false),
+        ("resume", false),
+    ] {
+        let said = door.post(&format!("/v1/queues/default/{command}")).await;
+        assert_eq!(said.status, 200, "{command}: {}", said.text);
+        let shown = door.get("/v1/queues/default").await.json();
+        let listed = door.get("/v1/queues").await.json();
+        for queue in [said.json(), shown, listed["queues"][0].clone()] {
+            assert_eq!(
+                json!([queue["name"], queue["ready"], queue["paused"], queue["problem"]]),
+                json!(["default", 1, paused, null])
+            );
+        }
+    }
+    let told = |signal: &&Signal| matches!(signal, Signal::QueuesChanged);
+    assert_eq!(door.fake.lock().signalled.iter().filter(told).count(), 4);
+    assert_eq!(door.submit().await.status, 202);
+}
+
+#[tokio::test]
+async fn a_queue_may_be_paused_before_its_first_task() {
+    let door = Door::new();
+    let resumed = door.post("/v1/queues/reports/resume").await;
+    assert_eq!(resumed.code(), "queue_not_found");
+    let paused = door.post("/v1/queues/reports/pause").await.json();
+    assert_eq!(json!([paused["ready"], paused["paused"]]), json!([0, true]));
+    assert_eq!(door.get("/v1/queues/reports").await.json()["paused"], true);
+    for (path, code) in [
+        ("/v1/queues/No!/pause", "invalid_parameter"),
+        ("/v1/queues/reports/pause?for=ever", "invalid_parameter"),
+    ] {
+        assert_eq!(door.post(path).await.code(), code);
+    }
+}
+
+#[tokio::test]
+async fn a_pause_needs_the_store_and_not_the_broker() {
+    let door = Door::new();
+    door.submit().await;
+    for mood in [Mood::Down, Mood::Hangs] {
+        door.fake.lock().broker = mood;
+        for (command, paused) in [("pause", true), ("resume", false)] {
+            let said = door.post(&format!("/v1/queues/default/{command}")).await;
+            assert_eq!(said.status, 200, "{command}: {}", said.text);
+            assert_eq!(said.json()["paused"], paused);
+        }
+    }
+    door.fake.lock().broker = Mood::Up;
+    door.fake.lock().store = Mood::Down;
+    let refused = door.post("/v1/queues/default/pause").await;
+    assert_eq!(refused.code(), "store_unavailable");
+    door.fake.lock().store = Mood::Up;
+    assert_eq!(door.get("/v1/queues/default").await.json()["paused"], false);
+}
+
+#[tokio::test]
 async fn workers() {
     let door = Door::new();
     assert_eq!(door.get("/v1/workers").await.json(), json!({"workers": []}));
@@ -115,6 +186,7 @@ async fn workers() {
         queues: vec!["images".parse().unwrap()],
         slots: 8,
         busy: vec![("images".parse().unwrap(), 3)],
+        finished: Vec::new(),
         draining: false,
         started_at: at,
         heartbeat_at: at,
@@ -152,4 +224,95 @@ async fn readiness_follows_the_broker_and_not_the_store() {
         "is shutting down"
     );
     assert_eq!(door.get("/health/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_queue_needs() {
+    let door = Door::new();
+    for body in [
+        r#"{"kind":"a","queue":"images"}"#,
+        r#"{"kind":"a","queue":"images","priority":"low"}"#,
+        r#"{"kind":"a","queue":"images","delay_seconds":9}"#,
+    ] {
+        door.post_json("/v1/tasks", body).await;
+    }
+    let needs = async || door.get("/v1/queues/images/autoscale").await;
+    assert_eq!(
+        needs().await.json(),
+        json!({"queue": "images", "ready": 2, "running": 0, "gated": 0, "scheduled": 1,
+            "oldest_ready_age_seconds": 1.5, "desired_workers": 1, "at": "2026-03-01T12:00:00Z"})
+    );
+    let metrics = door.app.metrics.encode();
+    for line in [
+        "forebay_queue_ready{queue=\"images\"} 2",
+        "forebay_queue_gated{queue=\"images\"} 0",
+        "forebay_queue_oldest_ready_age_seconds{queue=\"images\"} 1.5",
+        "forebay_queue_desired_workers{queue=\"images\"} 1",
+        "forebay_queue_stats_timestamp_seconds{} 1772366400",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    door.post("/v1/queues/images/pause").await;
+    let gated = needs().await.json();
+    assert_eq!(
+        json!([
+            gated["ready"],
+            gated["gated"],
+            gated["desired_workers"],
+            gated["oldest_ready_age_seconds"]
+        ]),
+        json!([0, 2, 0, null])
+    );
+}
+
+#[tokio::test]
+async fn what_an_unknown_queue_needs_is_nothing_and_not_an_error() {
+    let door = Door::new();
+    assert_eq!(
+        door.get("/v1/queues/unheard-of/autoscale").await.json(),
+        json!({"queue": "unheard-of", "ready": 0, "running": 0, "gated": 0, "scheduled": 0,
+            "oldest_ready_age_seconds": null, "desired_workers": 0, "at": "2026-03-01T12:00:00Z"})
+    );
+    for path in [
+        "/v1/queues/No!/autoscale",
+        "/v1/queues/default/autoscale?page_size=1",
+    ] {
+        assert_eq!(door.get(path).await.code(), "invalid_parameter", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_queue_needs_is_an_error_where_any_of_it_is_not_known() {
+    for (broker, store, code) in [
+        (Mood::Down, Mood::Up, "broker_unavailable"),
+        (Mood::Hangs, Mood::Up, "broker_unavailable"),
+        (Mood::Up, Mood::Down, "store_unavailable"),
+        (Mood::Up, Mood::Hangs, "store_unavailable"),
+        (Mood::Down, Mood::Down, "store_unavailable"),
+    ] {
+        let door = Door::new();
+        door.submit().await;
+        door.fake.lock().broker = broker;
+        door.fake.lock().store = store;
+        for queue in ["default", "unheard-of"] {
+            let answer = door.get(&format!("/v1/queues/{queue}/autoscale")).await;
+            assert_eq!(answer.status, 503, "{broker:?} {store:?}: {answer:?}");
+            assert_eq!(answer.code(), code, "{broker:?} {store:?}");
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        }
+        assert!(
+            !door
+                .app
+                .metrics
+                .encode()
+                .contains("forebay_queue_desired_workers{")
+        );
+        assert!(
+            !door
+                .app
+                .metrics
+                .encode()
+                .contains("forebay_queue_stats_timestamp_seconds{")
+        );
+    }
 }

@@ -89,6 +89,7 @@ impl Scene {
             queues: vec![],
             slots: 1,
             busy: vec![],
+            finished: Vec::new(),
             draining: false,
             started_at: at,
             heartbeat_at: at,

@@ -11,7 +11,7 @@ use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
 
 use crate::{
-    args::{Common, Get, Ids, List, Plain, Rejects},
+    args::{Common, Get, Ids, List, Plain, QueueCommand, Rejects},
     exit::{Code, Failure, Result},
 };
 use print::{Printer, table};
@@ -108,10 +108,35 @@ pub(crate) async fn queues(args: Plain) -> Result<Code> {
             count(queue.ready),
             count(queue.running),
             count(queue.scheduled),
+            queue.paused.map_or("?", yes_or_no).to_owned(),
         ]
     });
-    let lines = table(&["QUEUE", "READY", "RUNNING", "SCHEDULED"], rows);
+    let lines = table(&["QUEUE", "READY", "RUNNING", "SCHEDULED", "PAUSED"], rows);
     out.list(&queues, lines, "no queues yet")
+}
+
+fn yes_or_no(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
+}
+
+/// Pauses a queue or resumes it.
+pub(crate) async fn pause(args: QueueCommand, paused: bool) -> Result<Code> {
+    let (client, mut out) = connect(&args.common)?;
+    let queue = match paused {
+        true => client.pause_queue(&args.queue).await?,
+        false => client.resume_queue(&args.queue).await?,
+    };
+    let ready = queue
+        .ready
+        .map_or_else(|| "?".to_owned(), |count| count.to_string());
+    out.json_or(&queue, || match paused {
+        true => format!(
+            "{} is paused: {ready} tasks wait, and workers stop starting them within about a second",
+            queue.name
+        ),
+        false => format!("{} is resumed: {ready} tasks wait", queue.name),
+    })?;
+    Ok(Code::Done)
 }
 
 pub(crate) async fn workers(args: Plain) -> Result<Code> {

@@ -5,9 +5,9 @@
 mod degraded;
 mod support;
 
-use std::{fmt::Write, net::TcpListener};
+use std::{fmt::Write, net::TcpListener, time::Instant};
 
-use support::{Dev, Ended, forebay, http_get, stderr, stdout};
+use support::{Dev, Ended, WITHIN, forebay, http_get, stderr, stdout};
 use tempfile::tempdir;
 
 #[test]
@@ -66,6 +66,39 @@ fn a_task_is_submitted_executed_and_read() {
             .contains("curl -H 'Content-Type: application/json' -H 'Prefer: wait=10' \\\n")
     );
     assert!(dev.welcome.contains(&format!("{}/v1/tasks", dev.url)));
+}
+
+#[test]
+fn a_health_check_asks_the_binary_itself() {
+    let folder = tempdir().unwrap();
+    let dev = Dev::start(folder.path(), &[]);
+    let address = dev
+        .admin
+        .trim_start_matches("http://")
+        .trim_end_matches("/metrics");
+    let ask = |more: &[&str]| dev.call(&[&["health", "--admin-addr"], more].concat());
+    let began = Instant::now();
+    while !ask(&[address]).status.success() {
+        assert!(began.elapsed() < WITHIN, "{:?}", ask(&[address]));
+    }
+    assert_eq!(stdout(&ask(&[address])), "ready\n");
+    assert_eq!(stdout(&ask(&[address, "--live"])), "live\n");
+
+    let nobody = ask(&["127.0.0.1:1"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(
+        stderr(&nobody).contains("127.0.0.1:1 cannot be asked"),
+        "{nobody:?}"
+    );
+    // It takes connections, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_address = silent.local_addr().unwrap().to_string();
+    let silence = ask(&[&silent_address, "--timeout", "100ms"]);
+    assert_eq!(silence.status.code(), Some(1));
+    assert!(
+        stderr(&silence).contains("did not answer within 100ms"),
+        "{silence:?}"
+    );
 }
 
 #[test]

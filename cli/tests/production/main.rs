@@ -3,10 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod autoscale;
 mod degraded;
+mod doors;
+mod external;
 mod faults;
+mod keda;
+mod monitoring;
+mod pausing;
 mod poison;
 mod promises;
 mod rejects;
+mod scale_in;
+mod scaler;
 mod stack;
+mod timeline;
 mod zombies;

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -26,6 +26,8 @@ pub(crate) struct Forebay {
     child: Child,
     logged: Arc<Mutex<String>>,
     pub(crate) http: String,
+    /// Of an API or a scaler.
+    pub(crate) grpc: String,
     admin: String,
 }
 
@@ -50,7 +52,9 @@ impl Forebay {
         env.push(("FOREBAY_ADMIN_ADDR".into(), admin.clone()));
         if args[0] == "api" {
             env.push(("FOREBAY_HTTP_ADDR".into(), http.clone()));
-            env.push(("FOREBAY_GRPC_ADDR".into(), grpc));
+        }
+        if ["api", "scaler"].contains(&args[0]) {
+            env.push(("FOREBAY_GRPC_ADDR".into(), grpc.clone()));
         }
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let logged = Arc::default();
@@ -61,6 +65,7 @@ impl Forebay {
             child,
             logged,
             http: format!("http://{http}"),
+            grpc: format!("http://{grpc}"),
             admin: format!("http://{admin}"),
         }
     }
@@ -101,6 +106,21 @@ impl Forebay {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
+        let child = Mutex::new(&mut self.child);
+        wait::until("forebay to end by itself", PATIENCE, || async {
+            child.lock().unwrap().try_wait().unwrap()
+        })
+        .await
+    }
+
+    /// What the operator's door answers: `live` or `ready`.
+    pub(crate) async fn health(&self, of: &str) -> u16 {
+        let answer = reqwest::get(format!("{}/health/{of}", self.admin)).await;
+        answer.unwrap().status().as_u16()
+    }
+
     /// Sends a signal to it, and not to its children.
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
@@ -112,11 +132,16 @@ impl Forebay {
         self.logged.lock().unwrap().clone()
     }
 
+    /// The whole page of metrics.
+    pub(crate) async fn metrics(&self) -> String {
+        let page = reqwest::get(format!("{}/metrics", self.admin)).await;
+        page.unwrap().text().await.unwrap()
+    }
+
     /// The value of a metric without labels; 0 where it is not there.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let page = reqwest::get(format!("{}/metrics", self.admin)).await;
-        let text = page.unwrap().text().await.unwrap();
-        let line = text
+        let page = self.metrics().await;
+        let line = page
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
@@ -202,6 +227,10 @@ impl Stack {
 
     pub(crate) async fn api(&self) -> Forebay {
         self.forebay(&["api"]).await
+    }
+
+    pub(crate) async fn scaler(&self) -> Forebay {
+        self.forebay(&["scaler"]).await
     }
 
     pub(crate) async fn worker(&self, args: &[&str]) -> Forebay {

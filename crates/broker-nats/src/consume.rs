@@ -173,6 +173,18 @@ impl Consumer for NatsConsumer {
         let ready = self.buffer.len().min(max);
         Ok(self.buffer.drain(..ready).collect())
     }
+
+    /// Takes in what the last request still brings; then all of it is handed back, as whenever this is dropped.
+    async fn close(&mut self) {
+        while let Some(pull) = &self.pull {
+            let until = pull.silent;
+            tokio::select! {
+                received = self.messages.next() => if self.take(received).is_err() { return },
+                _ = self.losses.changed() => return,
+                () = sleep_until(until) => return,
+            }
+        }
+    }
 }
 
 impl NatsConsumer {

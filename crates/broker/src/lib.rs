@@ -114,6 +114,11 @@ pub trait Consumer: Send {
     /// # Errors
     /// Where the subscription is broken. Consume anew.
     async fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Delivery>>;
+
+    /// Ends in good order, within a second or so: what the broker still sends, and was not handed out, goes back to it
+    /// at once. A consumer that is dropped without this may leave such messages waiting until the broker gives up waiting
+    /// for their acknowledgement.
+    async fn close(&mut self) {}
 }
 
 /// The answering side of a subscription.

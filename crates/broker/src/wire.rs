@@ -81,20 +81,24 @@ impl Decoder {
 /// Writes a signal.
 #[must_use]
 pub fn encode_signal(signal: &Signal) -> Bytes {
-    let (cancel, events) = match signal {
-        Signal::Cancel(ids) => (ids.iter().map(|&id| id_to_wire(id)).collect(), Vec::new()),
-        Signal::Events(events) => (Vec::new(), events.iter().map(event_to_wire).collect()),
-    };
-    wire::Signal { cancel, events }.encode_to_vec().into()
+    let mut written = wire::Signal::default();
+    match signal {
+        Signal::Cancel(ids) => written.cancel = ids.iter().map(|&id| id_to_wire(id)).collect(),
+        Signal::Events(events) => written.events = events.iter().map(event_to_wire).collect(),
+        Signal::QueuesChanged => written.queues_changed = true,
+    }
+    written.encode_to_vec().into()
 }
 
-/// Reads a signal.
+/// Reads a signal. One of a kind that this program does not know is one of no events.
 ///
 /// # Errors
 /// Where the bytes are not one.
 pub fn decode_signal(body: Bytes) -> Result<Signal, DecodeError> {
     let signal = wire::Signal::decode(body).map_err(|e| DecodeError(e.to_string()))?;
-    if signal.cancel.is_empty() {
+    if signal.queues_changed {
+        Ok(Signal::QueuesChanged)
+    } else if signal.cancel.is_empty() {
         signal
             .events
             .iter()

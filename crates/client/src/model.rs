@@ -122,6 +122,9 @@ pub struct Queue {
     pub ready: Option<u64>,
     pub running: Option<u64>,
     pub scheduled: Option<u64>,
+    /// Whether none of its tasks is started; absent where a server is older than pauses.
+    #[serde(default)]
+    pub paused: Option<bool>,
 }
 
 /// A worker that is alive.

@@ -187,6 +187,31 @@ impl Client {
         Ok(list.queues)
     }
 
+    /// Pauses a queue: its tasks are accepted and recorded, and none is started. Workers know of it within about a
+    /// second. Returns the queue as it is now.
+    ///
+    /// # Errors
+    /// Where the server can't be reached.
+    pub async fn pause_queue(&self, queue: &str) -> Result<Queue> {
+        self.json(
+            self.request(Method::POST, &["queues", queue, "pause"])
+                .timeout(ANSWER_TIMEOUT),
+        )
+        .await
+    }
+
+    /// Resumes a queue. Returns it as it is now.
+    ///
+    /// # Errors
+    /// Where there is no such queue, or the server can't be reached.
+    pub async fn resume_queue(&self, queue: &str) -> Result<Queue> {
+        self.json(
+            self.request(Method::POST, &["queues", queue, "resume"])
+                .timeout(ANSWER_TIMEOUT),
+        )
+        .await
+    }
+
     /// All workers that are alive.
     ///
     /// # Errors

@@ -106,6 +106,24 @@ async fn a_list_goes_on_through_its_pages_and_no_further_than_asked() {
 }
 
 #[tokio::test]
+async fn a_queue_is_paused_and_resumed() {
+    let queue = |paused: Value| {
+        let body = json!({"name": "mail", "ready": 3, "running": null, "scheduled": 0, "paused": paused,
+            "observed_at": "2026-03-01T12:00:00Z", "stale": false, "problem": null});
+        move || async move { Json(body) }
+    };
+    let older = json!({"queues": [{"name": "mail", "ready": 1, "running": 1, "scheduled": 1}]});
+    let routes = Router::new()
+        .route("/v1/queues/mail/pause", post(queue(json!(true))))
+        .route("/v1/queues/mail/resume", post(queue(json!(false))))
+        .route("/v1/queues", get(|| async move { Json(older) }));
+    let client = serve(routes).await;
+    assert_eq!(client.pause_queue("mail").await.unwrap().paused, Some(true));
+    assert_eq!(client.resume_queue("mail").await.unwrap().paused, Some(false));
+    assert_eq!(client.queues().await.unwrap()[0].paused, None);
+}
+
+#[tokio::test]
 async fn refusals_and_silence_are_told_apart() {
     let routes = Router::new()
         .route(

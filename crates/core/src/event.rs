@@ -1,5 +1,5 @@
 //! What processes tell one another while they live. None of it is stored, and none of it is needed for a task
-//! to be executed: it makes a cancellation fast and a page live.
+//! to be executed: it makes a cancellation or a pause fast and a page live.
 
 use crate::{Kind, QueueName, State, TaskId, Timestamp};
 
@@ -27,4 +27,6 @@ pub enum Signal {
     Cancel(Vec<TaskId>),
     /// These happened.
     Events(Vec<TaskEvent>),
+    /// Queues were paused or resumed: the store knows which.
+    QueuesChanged,
 }

@@ -54,12 +54,22 @@ impl TaskId {
     /// this id is the same task, which is why a key holds for at least 24 hours.
     #[must_use]
     pub fn previous_window(self) -> Option<Self> {
+        self.in_window(|millis| millis.checked_sub(KEY_WINDOW_MS))
+    }
+
+    /// The ids that the same key has in the window before and in the one after; none for an id that has no key. The one
+    /// after counts as well, since clocks differ: at midnight a request may be repeated where it is still yesterday.
+    pub fn adjacent_windows(self) -> impl Iterator<Item = Self> {
+        let next = self.in_window(|millis| millis.checked_add(KEY_WINDOW_MS));
+        self.previous_window().into_iter().chain(next)
+    }
+
+    fn in_window(self, other: impl FnOnce(u64) -> Option<u64>) -> Option<Self> {
         if self.0.get_version_num() != 8 {
             return None;
         }
-        let before = self.unix_millis().checked_sub(KEY_WINDOW_MS)?;
         let mut bytes = self.0.into_bytes();
-        write_millis(&mut bytes, before);
+        write_millis(&mut bytes, other(self.unix_millis())?);
         Some(Self(Uuid::from_bytes(bytes)))
     }
 
@@ -195,6 +205,8 @@ mod tests {
         assert_eq!(morning, night);
         assert_ne!(night, next_day);
         assert_eq!(next_day.previous_window(), Some(night));
+        assert!(night.adjacent_windows().any(|id| id == next_day));
+        assert!(next_day.adjacent_windows().any(|id| id == night));
         assert_eq!(night.as_uuid().get_version_num(), 8);
     }
 
@@ -212,6 +224,7 @@ mod tests {
         let now = at("2026-03-01T12:00:00.123Z");
         let id = TaskId::new(now, &[7; 10]);
         assert_eq!(id.previous_window(), None);
+        assert_eq!(id.adjacent_windows().count(), 0);
         assert_eq!(id.unix_millis(), u64::try_from(now.as_millisecond()).unwrap());
     }
 }

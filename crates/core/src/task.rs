@@ -132,6 +132,8 @@ pub struct WorkerInfo {
     pub slots: u32,
     /// How many it runs now, of each queue.
     pub busy: Vec<(QueueName, u32)>,
+    /// How many attempts of each queue have ended in this life, and their outcomes are stored.
+    pub finished: Vec<(QueueName, u64)>,
     /// Whether it takes no more tasks and is about to stop.
     pub draining: bool,
     /// When it started.

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use forebay_broker::{Broker, BrokerError, Depth, Message, PublishError, Source, Subscription};
 use forebay_core::{
-    ClaimId, Lane, Signal, Submission, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    ClaimId, Lane, QueueName, Signal, Submission, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, StartRequest, Store, StoreError, TaskFilter,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
+    Recorded, Reject, Rejects, Republished, StartRequest, Store, StoreError, TaskFilter,
 };
 use futures::{FutureExt, stream::BoxStream};
 
@@ -132,6 +132,8 @@ guarded!(Read {
     "read a task" get(id: TaskId) -> Option<Task>;
     "list tasks" list(filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Page;
     "list queues" queues() -> Vec<QueueCounts>;
+    "list paused queues" paused_queues() -> Vec<QueueName>;
+    "look for the oldest ready task" oldest_ready(queue: &QueueName, walk: ReadyWalk) -> OldestReady;
     "list workers" workers() -> Vec<WorkerInfo>;
     "list what was set aside" rejects(limit: usize, excerpt_bytes: usize) -> Rejects;
 });
@@ -139,6 +141,7 @@ guarded!(Read {
 guarded!(Operate {
     "cancel a task" cancel(id: TaskId) -> Changed;
     "retry a task" retry(id: TaskId) -> Changed;
+    "pause or resume a queue" set_paused(queue: &QueueName, paused: bool) -> bool;
 });
 
 #[async_trait]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -70,6 +70,12 @@ struct RpcLabels {
     code: i32,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScalerLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
 /// The durations of the requests of one route with one status.
 #[derive(Debug, Clone)]
 pub struct RequestDurations(Histogram);
@@ -81,15 +87,21 @@ impl RequestDurations {
     }
 }
 
-/// What is known of a queue at one moment.
+/// What is known of a queue at one moment. What is not known has no sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueGauges {
-    /// Ready tasks in the broker.
-    pub ready: u64,
+    /// Ready tasks in the broker that may run.
+    pub ready: Option<u64>,
     /// Running tasks.
-    pub running: u64,
+    pub running: Option<u64>,
+    /// Ready tasks that are held back: their queue is paused.
+    pub gated: Option<u64>,
     /// Tasks that wait for a time.
-    pub scheduled: u64,
+    pub scheduled: Option<u64>,
+    /// How long the first ready task has been so.
+    pub oldest_ready_age: Option<Duration>,
+    /// How many workers it takes.
+    pub desired_workers: Option<u64>,
 }
 
 /// The metrics of the tasks of one kind in one queue, looked up once for many tasks.
@@ -98,6 +110,7 @@ pub struct KindMetrics {
     labels: KindLabels,
     wait: Histogram,
     duration: Histogram,
+    dead_letters: Counter,
     all_finished: Family<FinishedLabels, Counter>,
     /// Those that were counted by this, by outcome.
     finished: Vec<(Outcome, Counter)>,
@@ -107,6 +120,11 @@ impl KindMetrics {
     /// An attempt started, `wait` after its task became ready.
     pub fn started(&self, wait: Duration) {
         self.wait.observe(wait.as_secs_f64());
+    }
+
+    /// A task has failed for good.
+    pub fn failed_for_good(&self) {
+        self.dead_letters.inc();
     }
 
     /// The outcome of an attempt that took `duration` is stored.
@@ -136,6 +154,7 @@ pub struct Metrics {
     queues: RwLock<HashMap<QueueName, Counter>>,
     submitted: Family<QueueLabels, Counter>,
     finished: Family<FinishedLabels, Counter>,
+    dead_letters: Family<KindLabels, Counter>,
     wait: Family<KindLabels, Histogram, fn() -> Histogram>,
     duration: Family<KindLabels, Histogram, fn() -> Histogram>,
     publish_duration: Histogram,
@@ -148,9 +167,15 @@ pub struct Metrics {
     undecodable: Counter,
     http: Family<HttpLabels, Histogram, fn() -> Histogram>,
     rpc: Family<RpcLabels, Histogram, fn() -> Histogram>,
+    scaler_requests: Family<ScalerLabels, Counter>,
+    /// Absent from a process that is no scaler.
+    scaler_streams: Family<NoLabels, Gauge>,
     queue_ready: Family<QueueLabels, Gauge>,
     queue_running: Family<QueueLabels, Gauge>,
+    queue_gated: Family<QueueLabels, Gauge>,
     queue_scheduled: Family<QueueLabels, Gauge>,
+    queue_oldest_ready_age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    queue_desired_workers: Family<QueueLabels, Gauge>,
     /// Absent until it is first known.
     queue_stats_timestamp: Family<NoLabels, Gauge>,
 }
@@ -186,6 +211,7 @@ impl Metrics {
             queues: RwLock::default(),
             submitted: Family::default(),
             finished: Family::default(),
+            dead_letters: Family::default(),
             wait: Family::new_with_constructor(slow),
             duration: Family::new_with_constructor(slow),
             publish_duration: quick(),
@@ -200,9 +226,14 @@ impl Metrics {
             undecodable: Counter::default(),
             http: Family::new_with_constructor(quick),
             rpc: Family::new_with_constructor(quick),
+            scaler_requests: Family::default(),
+            scaler_streams: Family::default(),
             queue_ready: Family::default(),
             queue_running: Family::default(),
+            queue_gated: Family::default(),
             queue_scheduled: Family::default(),
+            queue_oldest_ready_age: Family::default(),
+            queue_desired_workers: Family::default(),
             queue_stats_timestamp: Family::default(),
         };
         metrics.registered()
@@ -224,6 +255,11 @@ impl Metrics {
             "forebay_tasks_finished",
             "Attempts of this worker whose outcome is stored, by outcome",
             self.finished.clone(),
+        );
+        registry.register(
+            "forebay_dead_letters",
+            "Tasks that failed for good",
+            self.dead_letters.clone(),
         );
         let seconds = Unit::Seconds;
         registry.register_with_unit(
@@ -294,8 +330,18 @@ impl Metrics {
             self.rpc.clone(),
         );
         registry.register(
+            "forebay_scaler_requests",
+            "Calls of the external scaler by method and code; streams when they open",
+            self.scaler_requests.clone(),
+        );
+        registry.register(
+            "forebay_scaler_streams",
+            "Open streams of the external scaler that wait for work",
+            self.scaler_streams.clone(),
+        );
+        registry.register(
             "forebay_queue_ready",
-            "Ready tasks in the broker",
+            "Ready tasks in the broker that may run",
             self.queue_ready.clone(),
         );
         registry.register(
@@ -304,9 +350,24 @@ impl Metrics {
             self.queue_running.clone(),
         );
         registry.register(
+            "forebay_queue_gated",
+            "Ready tasks that are held back, since their queue is paused: no reason for more workers",
+            self.queue_gated.clone(),
+        );
+        registry.register(
             "forebay_queue_scheduled",
             "Tasks that wait for a time",
             self.queue_scheduled.clone(),
+        );
+        registry.register(
+            "forebay_queue_oldest_ready_age_seconds",
+            "How long the first ready task has been so; 0 where nothing is ready",
+            self.queue_oldest_ready_age.clone(),
+        );
+        registry.register(
+            "forebay_queue_desired_workers",
+            "How many workers it takes to keep up, and to work off what is ready in ten seconds",
+            self.queue_desired_workers.clone(),
         );
         registry.register(
             "forebay_queue_stats_timestamp_seconds",
@@ -343,6 +404,7 @@ impl Metrics {
         KindMetrics {
             wait: self.wait.get_or_create_owned(&labels),
             duration: self.duration.get_or_create_owned(&labels),
+            dead_letters: self.dead_letters.get_or_create_owned(&labels),
             all_finished: self.finished.clone(),
             finished: Vec::new(),
             labels,
@@ -427,25 +489,73 @@ impl Metrics {
         self.rpc.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    /// What is known of all queues now.
-    pub fn queues(&self, now_unix_seconds: i64, queues: &[(QueueName, QueueGauges)]) {
-        let set = |family: &Family<QueueLabels, Gauge>, queue: &str, count: u64| {
-            let labels = QueueLabels {
-                queue: queue.to_owned(),
-            };
-            family
-                .get_or_create(&labels)
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
-        };
-        for (queue, gauges) in queues {
-            let queue = self.bounded("queue", queue.as_str());
-            set(&self.queue_ready, &queue, gauges.ready);
-            set(&self.queue_running, &queue, gauges.running);
-            set(&self.queue_scheduled, &queue, gauges.scheduled);
+    /// This process is a scaler: these methods and codes are there from now on, at zero.
+    pub fn scaler_starts(&self, methods: &[&'static str], codes: &[&'static str]) {
+        for &method in methods {
+            for &code in codes {
+                drop(self.scaler_requests.get_or_create(&ScalerLabels { method, code }));
+            }
         }
+        self.scaler_streams.get_or_create(&NoLabels {}).set(0);
+    }
+
+    /// A call of the scaler was answered, or a stream opened.
+    pub fn scaler_request(&self, method: &'static str, code: &'static str) {
+        self.scaler_requests
+            .get_or_create(&ScalerLabels { method, code })
+            .inc();
+    }
+
+    /// A stream that waits for work was opened.
+    pub fn scaler_stream_opened(&self) {
+        self.scaler_streams.get_or_create(&NoLabels {}).inc();
+    }
+
+    /// A stream that waits for work has ended.
+    pub fn scaler_stream_closed(&self) {
+        self.scaler_streams.get_or_create(&NoLabels {}).dec();
+    }
+
+    /// What is known of all queues now.
+    pub fn queues(&self, queues: &[(QueueName, QueueGauges)]) {
+        for (queue, gauges) in queues {
+            let labels = QueueLabels {
+                queue: self.bounded("queue", queue.as_str()),
+            };
+            for (family, count) in [
+                (&self.queue_ready, gauges.ready),
+                (&self.queue_running, gauges.running),
+                (&self.queue_gated, gauges.gated),
+                (&self.queue_scheduled, gauges.scheduled),
+                (&self.queue_desired_workers, gauges.desired_workers),
+            ] {
+                match count {
+                    Some(count) => {
+                        let gauge = family.get_or_create(&labels);
+                        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+                    }
+                    None => {
+                        family.remove(&labels);
+                    }
+                }
+            }
+            let ages = &self.queue_oldest_ready_age;
+            match gauges.oldest_ready_age {
+                Some(age) => {
+                    ages.get_or_create(&labels).set(age.as_secs_f64());
+                }
+                None => {
+                    ages.remove(&labels);
+                }
+            }
+        }
+    }
+
+    /// All of what [`Self::queues`] was told last is true at this time, and nothing is missing.
+    pub fn queues_counted(&self, unix_seconds: i64) {
         self.queue_stats_timestamp
             .get_or_create(&NoLabels {})
-            .set(now_unix_seconds);
+            .set(unix_seconds);
     }
 
     /// All metrics in the text format of OpenMetrics.
@@ -492,17 +602,16 @@ mod tests {
         of_echo.finished(Outcome::TimedOut, Duration::from_millis(3));
         metrics.recorded([Duration::from_millis(3)].into_iter());
         metrics.worker_slots(1, 2);
-        metrics.queues(
-            1,
-            &[(
-                queue,
-                QueueGauges {
-                    ready: 1,
-                    running: 2,
-                    scheduled: 3,
-                },
-            )],
-        );
+        let gauges = QueueGauges {
+            ready: Some(1),
+            running: Some(2),
+            gated: Some(4),
+            scheduled: Some(3),
+            oldest_ready_age: Some(Duration::from_millis(1_500)),
+            desired_workers: Some(5),
+        };
+        metrics.queues(&[(queue, gauges)]);
+        metrics.queues_counted(1);
         let text = metrics.encode();
         for line in [
             "forebay_tasks_submitted_total{queue=\"default\"} 2",
@@ -511,12 +620,40 @@ mod tests {
             "forebay_record_lag_seconds_count 1",
             "forebay_worker_slots{state=\"busy\"} 1",
             "forebay_queue_ready{queue=\"default\"} 1",
+            "forebay_queue_running{queue=\"default\"} 2",
+            "forebay_queue_gated{queue=\"default\"} 4",
+            "forebay_queue_scheduled{queue=\"default\"} 3",
+            "forebay_queue_oldest_ready_age_seconds{queue=\"default\"} 1.5",
+            "forebay_queue_desired_workers{queue=\"default\"} 5",
+            "forebay_queue_stats_timestamp_seconds{} 1",
             "forebay_fenced_writes_total 0",
             "forebay_build_info{version=",
             "process_resident_memory_bytes",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_queue_has_no_sample() {
+        let metrics = Metrics::new();
+        let queue = QueueName::default();
+        let known = QueueGauges {
+            ready: Some(1),
+            running: Some(0),
+            oldest_ready_age: Some(Duration::ZERO),
+            ..QueueGauges::default()
+        };
+        metrics.queues(&[(queue.clone(), known)]);
+        let shown = |name: &str| metrics.encode().contains(&format!("{name}{{"));
+        assert!(shown("forebay_queue_ready") && shown("forebay_queue_oldest_ready_age_seconds"));
+        let unknown = QueueGauges {
+            running: Some(0),
+            ..QueueGauges::default()
+        };
+        metrics.queues(&[(queue, unknown)]);
+        assert!(!shown("forebay_queue_ready") && !shown("forebay_queue_oldest_ready_age_seconds"));
+        assert!(shown("forebay_queue_running"));
     }
 
     #[test]

@@ -316,6 +316,7 @@ async fn register(store: &PostgresStore) -> WorkerId {
         queues: vec![],
         slots: 1,
         busy: vec![],
+        finished: vec![],
         draining: false,
         started_at: at,
         heartbeat_at: at,

@@ -1,5 +1,6 @@
 -- What runs is the workers' latest word; what waits for a time is in `due`, not yet dispatched.
-SELECT q.name, coalesce(b.running, 0)::bigint AS running, coalesce(d.scheduled, 0)::bigint AS scheduled
+SELECT q.name, coalesce(b.running, 0)::bigint AS running, coalesce(d.scheduled, 0)::bigint AS scheduled,
+    q.paused_at IS NOT NULL AS paused
 FROM queues q
 LEFT JOIN (
     SELECT pair ->> 0 AS queue, sum((pair ->> 1)::bigint) AS running

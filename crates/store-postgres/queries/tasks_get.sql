@@ -3,5 +3,5 @@ SELECT id, project, kind, queue, priority::text AS priority, state::text AS stat
        log, traceparent, fingerprint
 FROM tasks
 WHERE id = ANY ($1::uuid[])
-ORDER BY id DESC
+ORDER BY array_position($1::uuid[], id)
 LIMIT 1

@@ -2,7 +2,8 @@
 -- Requests that were met or came too late are forgotten here: the completion may not see one made at its moment.
 WITH alive AS (
     UPDATE workers SET
-        name = $2, queues = $3, slots = $4, busy = $5, draining = $6, heartbeat_at = now(), watermarks = $7
+        name = $2, queues = $3, slots = $4, busy = $5, draining = $6, heartbeat_at = now(), watermarks = $7,
+        finished = $8
     WHERE id = $1
     RETURNING id
 ), asked AS (

@@ -387,7 +387,7 @@ async fn raise_floor(client: &Client, floor: Timestamp, latest: Timestamp) -> Re
     Ok((floor, false))
 }
 
-fn lowest_id(floor: Timestamp) -> Uuid {
+pub(crate) fn lowest_id(floor: Timestamp) -> Uuid {
     let millis = u64::try_from(floor.as_millisecond()).unwrap_or(0);
     TaskId::lower_bound(millis.saturating_sub(ID_SLACK_MS))
 }

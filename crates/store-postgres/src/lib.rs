@@ -13,6 +13,7 @@ mod error;
 mod execute;
 mod hot;
 mod maintain;
+mod oldest;
 mod operate;
 #[cfg(test)]
 mod plans;

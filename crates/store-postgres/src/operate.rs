@@ -1,7 +1,7 @@
 //! Operators' commands: each a transaction, and the task as it is after it.
 
 use async_trait::async_trait;
-use forebay_core::{Refused, TaskId};
+use forebay_core::{QueueName, Refused, TaskId};
 use forebay_store::{Changed, Operate, Result};
 
 use crate::{PostgresStore, error, hot::bounded, read};
@@ -25,6 +25,17 @@ impl Operate for PostgresStore {
             self.change(DOING, id, include_str!("../queries/tasks_retry.sql"), None),
         )
         .await
+    }
+
+    async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<bool> {
+        const DOING: &str = "pause or resume a queue";
+        let sql = match paused {
+            true => include_str!("../queries/queues_pause.sql"),
+            false => include_str!("../queries/queues_resume.sql"),
+        };
+        let change = sqlx::query(sql).bind(queue.as_str()).execute(&self.reads);
+        let changed = bounded(DOING, async { change.await.map_err(|e| error::read(DOING, e)) }).await?;
+        Ok(changed.rows_affected() > 0)
     }
 }
 

@@ -127,6 +127,7 @@ async fn no_hot_statement_reads_a_whole_table_of_tasks() {
         .iter()
         .chain(&[
             "tasks_floor",
+            "tasks_oldest",
             "tasks_requeue",
             "tasks_cancel",
             "tasks_retry",

@@ -1,14 +1,19 @@
 //! Reading: single tasks, lists, queues and workers. Bounded by the session's `statement_timeout`.
 
 use async_trait::async_trait;
-use forebay_core::{AttemptError, Fingerprint, Json, State, Task, TaskId, TraceParent, WorkerId, WorkerInfo};
-use forebay_store::{Page, PageToken, QueueCounts, Read, Rejects, Result, SetAside, TaskFilter};
+use forebay_core::{
+    AttemptError, Fingerprint, Json, QueueName, State, Task, TaskId, TraceParent, WorkerId, WorkerInfo,
+};
+use forebay_store::{
+    OldestReady, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, Result, SetAside, TaskFilter,
+};
 use sqlx::{PgExecutor, Postgres, QueryBuilder, Row, postgres::PgRow, types::Json as Jsonb};
 use uuid::Uuid;
 
 use crate::{
     PostgresStore, error,
     hot::bounded,
+    oldest,
     values::{Instant, count, duration, word},
 };
 
@@ -57,9 +62,24 @@ impl Read for PostgresStore {
                     name: word(field(row, "name")?)?,
                     running: field::<i64>(row, "running")?.unsigned_abs(),
                     scheduled: field::<i64>(row, "scheduled")?.unsigned_abs(),
+                    paused: field(row, "paused")?,
                 })
             })
             .collect()
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        const DOING: &str = "list paused queues";
+        let rows = sqlx::query(include_str!("../queries/queues_paused.sql")).fetch_all(&self.reads);
+        let rows = bounded(DOING, async { rows.await.map_err(|e| error::read(DOING, e)) }).await?;
+        rows.iter().map(|row| word(field(row, "name")?)).collect()
+    }
+
+    async fn oldest_ready(&self, queue: &QueueName, walk: ReadyWalk) -> Result<OldestReady> {
+        const DOING: &str = "look for the oldest ready task";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(DOING, oldest::oldest_ready(connection.client(), queue, walk)).await;
+        connection.settle(outcome)
     }
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
@@ -93,10 +113,10 @@ impl Read for PostgresStore {
     }
 }
 
-/// Reads a task by its id or, under an idempotency key, by that of the window before.
+/// Reads a task by its id or, under an idempotency key, by those of the windows before and after.
 pub(crate) async fn get(executor: impl PgExecutor<'_>, id: TaskId) -> Result<Option<Task>> {
     let ids: Vec<Uuid> = std::iter::once(id)
-        .chain(id.previous_window())
+        .chain(id.adjacent_windows())
         .map(TaskId::as_uuid)
         .collect();
     let row = sqlx::query(include_str!("../queries/tasks_get.sql"))
@@ -213,6 +233,7 @@ pub(crate) fn task(row: &PgRow) -> Result<Task> {
 fn worker(row: &PgRow) -> Result<WorkerInfo> {
     let queues: Vec<String> = field(row, "queues")?;
     let busy = field::<Jsonb<Vec<(String, u32)>>>(row, "busy")?.0;
+    let finished = field::<Jsonb<Vec<(String, u64)>>>(row, "finished")?.0;
     Ok(WorkerInfo {
         id: WorkerId::from(field::<Uuid>(row, "id")?),
         name: field(row, "name")?,
@@ -221,6 +242,10 @@ fn worker(row: &PgRow) -> Result<WorkerInfo> {
         busy: busy
             .iter()
             .map(|(queue, tasks)| Ok((word(queue)?, *tasks)))
+            .collect::<Result<_>>()?,
+        finished: finished
+            .iter()
+            .map(|(queue, attempts)| Ok((word(queue)?, *attempts)))
             .collect::<Result<_>>()?,
         draining: field(row, "draining")?,
         started_at: field::<Instant>(row, "started_at")?.0,

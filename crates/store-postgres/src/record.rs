@@ -217,15 +217,17 @@ fn apart_from_their_windows(batch: &[Submission]) -> Vec<Vec<&Submission>> {
 /// Inserts those submissions that are not known, and answers with their ids.
 async fn insert_unknown(client: &Client, tasks: &[&Submission]) -> Result<Vec<TaskId>> {
     let c = Columns::of(tasks);
-    let previous: Vec<Option<Uuid>> = tasks
-        .iter()
-        .map(|task| task.id.previous_window().map(TaskId::as_uuid))
-        .collect();
+    let adjacent = |of: usize| -> Vec<Option<Uuid>> {
+        let ids = tasks.iter().map(|task| task.id.adjacent_windows().nth(of));
+        ids.map(|id| id.map(TaskId::as_uuid)).collect()
+    };
+    let (previous, next) = (adjacent(0), adjacent(1));
     let run_at: Vec<Option<Instant>> = tasks.iter().map(|task| task.run_at.map(Instant)).collect();
     let fingerprint: Vec<Option<Uuid>> = tasks.iter().map(|task| task.fingerprint.map(uuid_of)).collect();
     let params: Params<'_> = &[
         &c.id,
         &previous,
+        &next,
         &c.project,
         &c.kind,
         &c.queue,
@@ -246,14 +248,14 @@ async fn insert_unknown(client: &Client, tasks: &[&Submission]) -> Result<Vec<Ta
         .collect()
 }
 
-/// The fingerprints recorded under the ids of `tasks`, and under those of the window before.
+/// The fingerprints recorded under the ids of `tasks`, and under those of the windows before and after.
 async fn fingerprints(client: &Client, tasks: &[&Submission]) -> Result<HashMap<TaskId, Option<Uuid>>> {
     if tasks.is_empty() {
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = tasks
         .iter()
-        .flat_map(|task| std::iter::once(task.id).chain(task.id.previous_window()))
+        .flat_map(|task| std::iter::once(task.id).chain(task.id.adjacent_windows()))
         .map(TaskId::as_uuid)
         .collect();
     let rows = query(
@@ -276,7 +278,7 @@ async fn fingerprints(client: &Client, tasks: &[&Submission]) -> Result<HashMap<
 fn known(task: &Submission, recorded: &HashMap<TaskId, Option<Uuid>>) -> Recorded {
     let found = recorded
         .get(&task.id)
-        .or_else(|| task.id.previous_window().and_then(|id| recorded.get(&id)));
+        .or_else(|| task.id.adjacent_windows().find_map(|id| recorded.get(&id)));
     match (found, task.fingerprint) {
         (Some(Some(recorded)), Some(asked)) if *recorded != uuid_of(asked) => Recorded::Conflict,
         _ => Recorded::Duplicate,

@@ -22,6 +22,7 @@ struct Said<'a> {
     queues: Vec<&'a str>,
     slots: i32,
     busy: Value,
+    finished: Value,
     draining: bool,
     watermarks: Value,
 }
@@ -34,6 +35,11 @@ impl<'a> Said<'a> {
             .iter()
             .map(|(queue, tasks)| json!([queue.as_str(), tasks]))
             .collect();
+        let finished = worker
+            .finished
+            .iter()
+            .map(|(queue, attempts)| json!([queue.as_str(), attempts]))
+            .collect();
         let watermarks: Map<String, Value> = beat
             .watermarks
             .iter()
@@ -45,6 +51,7 @@ impl<'a> Said<'a> {
             queues: worker.queues.iter().map(|queue| queue.as_str()).collect(),
             slots: int(worker.slots),
             busy: Value::Array(busy),
+            finished: Value::Array(finished),
             draining: worker.draining,
             watermarks: Value::Object(watermarks),
         }
@@ -67,6 +74,7 @@ pub(crate) async fn register(client: &Client, beat: &Heartbeat) -> Result<()> {
             &said.draining,
             &started_at,
             &said.watermarks,
+            &said.finished,
         ],
     )
     .await?;
@@ -87,6 +95,7 @@ pub(crate) async fn heartbeat(client: &Client, beat: &Heartbeat) -> Result<Heart
             &said.busy,
             &said.draining,
             &said.watermarks,
+            &said.finished,
         ],
     )
     .await?;

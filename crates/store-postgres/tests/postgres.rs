@@ -93,6 +93,7 @@ fn beat(id: WorkerId) -> Heartbeat {
         queues: vec![],
         slots: 1,
         busy: vec![],
+        finished: Vec::new(),
         draining: false,
         started_at: at,
         heartbeat_at: at,
@@ -162,7 +163,7 @@ async fn an_empty_database_has_no_schema() {
         store.record(&[task()]).await.unwrap_err(),
     ] {
         assert!(
-            matches!(error, StoreError::Schema { found: 0, needed: 3 }),
+            matches!(error, StoreError::Schema { found: 0, needed: 5 }),
             "{error:?}"
         );
     }

@@ -1,13 +1,15 @@
 //! Operators' commands.
 
 use async_trait::async_trait;
-use forebay_core::{Refused, TaskId};
+use forebay_core::{QueueName, Refused, TaskId};
 use forebay_store::{Changed, Operate, Result};
 
 use crate::{SqliteStore, error::failed, read::get, row::micros_of};
 
 const CANCEL: &str = include_str!("../queries/cancel.sql");
 const RETRY: &str = include_str!("../queries/retry.sql");
+const PAUSE_QUEUE: &str = include_str!("../queries/pause_queue.sql");
+const RESUME_QUEUE: &str = include_str!("../queries/resume_queue.sql");
 
 #[async_trait]
 impl Operate for SqliteStore {
@@ -17,6 +19,20 @@ impl Operate for SqliteStore {
 
     async fn retry(&self, id: TaskId) -> Result<Changed> {
         command(self, id, RETRY, "retry a task").await
+    }
+
+    async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<bool> {
+        const DOING: &str = "pause or resume a queue";
+        let mut tx = self.begin(DOING).await?;
+        let change = match paused {
+            true => sqlx::query(PAUSE_QUEUE)
+                .bind(queue.as_str())
+                .bind(micros_of(self.clock_now())),
+            false => sqlx::query(RESUME_QUEUE).bind(queue.as_str()),
+        };
+        let changed = change.execute(&mut *tx).await.map_err(failed(DOING))?;
+        tx.commit().await?;
+        Ok(changed.rows_affected() > 0)
     }
 }
 

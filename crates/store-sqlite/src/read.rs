@@ -1,8 +1,12 @@
 //! Reading tasks, lists and queues.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use forebay_core::{State, Task, TaskId, WorkerInfo};
-use forebay_store::{Page, PageToken, QueueCounts, Read, Rejects, Result, SetAside, TaskFilter};
+use forebay_core::{Priority, QueueName, State, Task, TaskId, WorkerInfo};
+use forebay_store::{
+    OldestReady, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, Result, SetAside, TaskFilter,
+};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::{
@@ -16,6 +20,8 @@ use crate::{
 const ONE_TASK: &str = concat!(include_str!("../queries/task.sql"), "t.id = ?1");
 const TASKS: &str = include_str!("../queries/task.sql");
 const QUEUES: &str = include_str!("../queries/queues.sql");
+const PAUSED_QUEUES: &str = include_str!("../queries/paused_queues.sql");
+const OLDEST_READY: &str = include_str!("../queries/oldest_ready.sql");
 const REJECTS: &str = include_str!("../queries/rejects.sql");
 
 /// How many messages that were set aside are listed at most, and how much of a body is shown.
@@ -63,10 +69,43 @@ impl Read for SqliteStore {
                 Ok(QueueCounts {
                     running: running.get(&name).copied().unwrap_or(0),
                     scheduled: count(row, "scheduled")?,
+                    paused: Fields(row).get("paused")?,
                     name,
                 })
             })
             .collect()
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        const DOING: &str = "list paused queues";
+        let rows = sqlx::query(PAUSED_QUEUES)
+            .fetch_all(&mut *self.reader(DOING).await?)
+            .await
+            .map_err(failed(DOING))?;
+        rows.iter().map(|row| Fields(row).text("name")).collect()
+    }
+
+    async fn oldest_ready(&self, queue: &QueueName, walk: ReadyWalk) -> Result<OldestReady> {
+        const DOING: &str = "look for the oldest ready task";
+        let row = sqlx::query(OLDEST_READY)
+            .bind(queue.as_str())
+            .fetch_one(&mut *self.reader(DOING).await?)
+            .await
+            .map_err(failed(DOING))?;
+        let mut times = Vec::with_capacity(Priority::ALL.len());
+        for priority in Priority::ALL {
+            times.extend(Fields(&row).get::<Option<i64>>(priority.as_str())?);
+        }
+        let age = times.into_iter().min().map(|since| {
+            let micros = micros_of(self.clock_now()).saturating_sub(since);
+            Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+        });
+        // The index has the answer: there is no walk.
+        Ok(OldestReady {
+            age,
+            walk,
+            is_complete: true,
+        })
     }
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
@@ -99,9 +138,9 @@ impl Read for SqliteStore {
     }
 }
 
-/// Reads a task, or that of its key's window before.
+/// Reads a task, or that of its key's window before or after.
 pub(crate) async fn get(reader: &mut SqliteConnection, id: TaskId) -> Result<Option<Task>> {
-    for id in std::iter::once(id).chain(id.previous_window()) {
+    for id in std::iter::once(id).chain(id.adjacent_windows()) {
         let row = sqlx::query(ONE_TASK)
             .bind(id.as_uuid())
             .fetch_optional(&mut *reader)

@@ -135,10 +135,10 @@ async fn insert_all(
 }
 
 async fn record_one(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<Recorded> {
-    if let Some(before) = task.id.previous_window()
-        && let Some(known) = known_fingerprint(tx, before).await?
-    {
-        return Ok(judge(task, known));
+    for id in task.id.adjacent_windows() {
+        if let Some(known) = known_fingerprint(tx, id).await? {
+            return Ok(judge(task, known));
+        }
     }
     if insert(tx, task, now).await? {
         return Ok(Recorded::New);

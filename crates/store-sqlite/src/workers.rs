@@ -57,12 +57,17 @@ fn bind<'q>(
         queues,
         slots,
         busy,
+        finished,
         draining,
         started_at,
         heartbeat_at: _,
     } = &beat.worker;
     let queues: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
     let busy: Vec<(&str, u32)> = busy
+        .iter()
+        .map(|(queue, count)| (queue.as_str(), *count))
+        .collect();
+    let finished: Vec<(&str, u64)> = finished
         .iter()
         .map(|(queue, count)| (queue.as_str(), *count))
         .collect();
@@ -80,7 +85,8 @@ fn bind<'q>(
         .bind(*slots)
         .bind(*draining)
         .bind(micros_of(*started_at))
-        .bind(micros_of(now)))
+        .bind(micros_of(now))
+        .bind(to_json(&finished)?))
 }
 
 pub(crate) async fn register(store: &SqliteStore, beat: &Heartbeat) -> Result<()> {
@@ -186,6 +192,7 @@ fn info(row: &SqliteRow) -> Result<WorkerInfo> {
         queues: queues.iter().map(|name| queue(name)).collect::<Result<_>>()?,
         slots: fields.get("slots")?,
         busy: busy_of(row)?,
+        finished: finished_of(row)?,
         draining: fields.get("draining")?,
         started_at: fields.time("started_at")?,
         heartbeat_at: fields.time("heartbeat_at")?,
@@ -200,6 +207,14 @@ fn queue(name: &str) -> Result<QueueName> {
 fn busy_of(row: &SqliteRow) -> Result<Vec<(QueueName, u32)>> {
     let busy: Vec<(String, u32)> = Fields(row).list("busy")?;
     busy.into_iter()
+        .map(|(name, count)| Ok((queue(&name)?, count)))
+        .collect()
+}
+
+fn finished_of(row: &SqliteRow) -> Result<Vec<(QueueName, u64)>> {
+    let finished: Vec<(String, u64)> = Fields(row).list("finished")?;
+    finished
+        .into_iter()
         .map(|(name, count)| Ok((queue(&name)?, count)))
         .collect()
 }

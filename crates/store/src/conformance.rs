@@ -56,6 +56,7 @@ macro_rules! store_conformance {
                 a_repeated_submission_is_a_duplicate,
                 a_key_with_another_body_is_a_conflict,
                 a_key_is_known_from_the_window_before,
+                a_key_is_known_from_the_window_after,
                 a_batch_may_hold_an_id_twice,
                 a_parked_submission_is_scheduled,
                 a_parked_submission_that_came_late_is_scheduled_too,
@@ -128,6 +129,9 @@ macro_rules! store_conformance {
                 a_heartbeat_delivers_cancellations,
                 workers_are_listed_as_they_say,
                 watermarks_are_the_newest_of_each_lane,
+                the_oldest_ready_task_is_found,
+                what_became_due_is_ready_since_then,
+                a_late_record_is_found_behind_the_walk,
             ]
             republish: [
                 what_waits_since_before_the_horizon_is_published_once,
@@ -159,6 +163,9 @@ macro_rules! store_conformance {
                 an_unknown_task_is_not_found,
                 the_window_before_is_found,
                 a_cancelled_task_is_not_dispatched,
+                a_queue_is_paused_and_resumed,
+                a_queue_may_be_paused_before_its_first_task,
+                a_pause_holds_nothing_back_in_the_store,
             ]
             payload: [
                 text_comes_back_byte_for_byte,

@@ -20,7 +20,10 @@ pub use execute::{
     ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, StartRequest,
     record_then_claim,
 };
-pub use read::{Changed, Operate, Page, PageToken, QueueCounts, Read, Rejects, SetAside, TaskFilter};
+pub use read::{
+    Changed, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, SetAside,
+    TaskFilter,
+};
 
 /// Everything a store does.
 pub trait Store: Execute + Dispatch + Read + Operate + Admin {}
@@ -53,7 +56,7 @@ pub struct Reject {
 #[async_trait]
 pub trait Record: Send + Sync + 'static {
     /// Inserts accepted tasks; knows those it has. One result for each, in order. A submission whose id is that
-    /// of an idempotency key counts as known, too, if its key named a task in the window before.
+    /// of an idempotency key counts as known, too, if its key named a task in the window before or after.
     ///
     /// A submission with a `run_at` becomes `scheduled`, any other `queued` since now. Whoever records publishes a
     /// message for each that is queued *afterwards*: so a message is never older than what it speaks of. Queues that were not seen before

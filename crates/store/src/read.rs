@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{Kind, Project, QueueName, Refused, State, Task, TaskId, Timestamp, WorkerInfo};
@@ -50,6 +52,28 @@ pub struct QueueCounts {
     pub running: u64,
     /// How many wait for a time: scheduled or retrying.
     pub scheduled: u64,
+    /// Whether it is paused: its tasks are recorded, and none is started.
+    pub paused: bool,
+}
+
+/// How far a queue has been walked in search of what is ready. The default is the beginning of all tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadyWalk {
+    /// No task that was created before is ready, except for those that were recorded long after.
+    pub from: Option<Timestamp>,
+    /// The latest note of a late record that was heeded. Only the store knows what it means.
+    pub noted: i64,
+}
+
+/// What a walk in search of what is ready has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OldestReady {
+    /// How long the first of it has been ready, by the store's clock. `None` where nothing was found.
+    pub age: Option<Duration>,
+    /// Where to go on.
+    pub walk: ReadyWalk,
+    /// Whether the walk has come to a ready task or to the present. Where it has not, nothing is known yet.
+    pub is_complete: bool,
 }
 
 /// A message that was set aside, as a person sees it.
@@ -79,7 +103,7 @@ pub struct Rejects {
 /// What reading needs.
 #[async_trait]
 pub trait Read: Send + Sync + 'static {
-    /// Reads a task. The id of an idempotency key finds the key's task of the window before, too.
+    /// Reads a task. The id of an idempotency key finds the key's task of the window before or after, too.
     async fn get(&self, id: TaskId) -> Result<Option<Task>>;
 
     /// Lists up to `page_size` tasks, newest first by `created_at`, after `page`.
@@ -87,6 +111,14 @@ pub trait Read: Send + Sync + 'static {
 
     /// All queues that were ever seen, by name.
     async fn queues(&self) -> Result<Vec<QueueCounts>>;
+
+    /// The queues that are paused, by name. Cheap enough for every worker to ask for each second.
+    async fn paused_queues(&self) -> Result<Vec<QueueName>>;
+
+    /// Looks how long the first ready task of a queue has been so. Goes on where an earlier walk has stopped, and only so
+    /// far that every observer may ask each second: on the way through a long history it says that it is not complete.
+    /// Whether the queue is paused does not matter.
+    async fn oldest_ready(&self, queue: &QueueName, walk: ReadyWalk) -> Result<OldestReady>;
 
     /// All workers that are alive, the longest running first.
     async fn workers(&self) -> Result<Vec<WorkerInfo>>;
@@ -115,4 +147,9 @@ pub trait Operate: Send + Sync + 'static {
 
     /// Brings a task back as [`forebay_core::Lifecycle::retry`] does.
     async fn retry(&self, id: TaskId) -> Result<Changed>;
+
+    /// Pauses a queue or resumes it, which is kept until it is said otherwise, and changes nothing of its tasks: the
+    /// store goes on to grant claims, and it is workers that start none while they know of the pause. To pause a queue
+    /// makes it known, if it was not. Returns whether that was anything new.
+    async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<bool>;
 }

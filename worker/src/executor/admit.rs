@@ -42,6 +42,10 @@ impl Executor {
             let Some(waiting) = self.unless_here(waiting, &mut done) else {
                 continue;
             };
+            if self.holds_back(&waiting.ready.lane.queue) {
+                back.add(&acks, waiting.token);
+                continue;
+            }
             // Its slot, if it has one, is free again while it is held.
             let cell = self.bulkheads.cell(&waiting.ready);
             let Some(place) = self.bulkheads.place(&cell) else {

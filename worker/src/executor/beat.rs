@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use forebay_core::{Lane, Signal, Timestamp, WorkerId, WorkerInfo};
+use forebay_core::{Lane, QueueName, Signal, Timestamp, WorkerId, WorkerInfo};
 use forebay_runtime::{
     health::Reporter,
     supervise::{Backoff, random_bytes},
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{life::Life, running::Running, slots::Slots};
+use super::{life::Life, pauses::Pauses, running::Running, slots::Slots};
 use crate::shared::{BROKER_CALL_MAX, Shared, chain, within};
 
 /// For each lane, the publishing time of the newest message whose claim was answered.
@@ -48,6 +48,12 @@ impl Watermarks {
     }
 }
 
+/// At least so long after a heartbeat comes the next one, where there is something new to say. It is what bounds the age of
+/// what is said to run.
+const EARLIEST: Duration = Duration::from_secs(1);
+/// How long is waited for more of the same before it is said: tasks start and end in batches.
+const GATHER: Duration = Duration::from_millis(20);
+
 pub(super) struct Beat {
     pub(super) shared: Arc<Shared>,
     pub(super) life: Arc<Life>,
@@ -57,6 +63,14 @@ pub(super) struct Beat {
     pub(super) draining: Arc<AtomicBool>,
     pub(super) started_at: Timestamp,
     pub(super) reporter: Reporter,
+}
+
+/// What of a heartbeat changes as tasks come and go.
+#[derive(Debug, PartialEq, Eq)]
+struct News {
+    busy: Vec<(QueueName, u32)>,
+    finished: Vec<(QueueName, u64)>,
+    draining: bool,
 }
 
 impl Beat {
@@ -71,6 +85,8 @@ impl Beat {
         let mut backoff = Backoff::default();
         let mut heard = Instant::now();
         loop {
+            let began = Instant::now();
+            let said = self.news();
             let wait = match self.beat().await {
                 Ok(()) => {
                     heard = Instant::now();
@@ -90,8 +106,28 @@ impl Beat {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                () = self.more_to_say(&said, began), if wait > EARLIEST => {}
                 () = self.life.questioned() => {}
             }
+        }
+    }
+
+    /// What of a heartbeat changes as tasks come and go.
+    fn news(&self) -> News {
+        News {
+            busy: self.running.busy(),
+            finished: self.running.news.all_finished(),
+            draining: self.draining.load(Ordering::Acquire),
+        }
+    }
+
+    /// Waits until a heartbeat would say something else than the one before, which `began` so long ago; but not before it
+    /// may come. Where nothing happens, nothing is looked at.
+    async fn more_to_say(&self, said: &News, began: Instant) {
+        tokio::time::sleep_until(began + EARLIEST).await;
+        while self.news() == *said {
+            self.running.news.wait().await;
+            tokio::time::sleep(GATHER).await;
         }
     }
 
@@ -100,6 +136,7 @@ impl Beat {
         let limit = (self.shared.options.lease / 2).max(Duration::from_millis(100));
         let Some(id) = self.life.id() else {
             let id = WorkerId::new(self.shared.clock.now(), &random_bytes());
+            self.running.news.forget();
             let beat = self.heartbeat(id);
             within(limit, "register the worker", self.shared.store.register(&beat)).await?;
             info!(worker = %id, "registered");
@@ -139,6 +176,7 @@ impl Beat {
                 queues: options.distinct_queues().into_iter().collect(),
                 slots: u32::try_from(self.slots.total()).unwrap_or(u32::MAX),
                 busy: self.running.busy(),
+                finished: self.running.news.all_finished(),
                 draining: self.draining.load(Ordering::Acquire),
                 started_at: self.started_at,
                 heartbeat_at: self.shared.clock.now(),
@@ -148,16 +186,19 @@ impl Beat {
     }
 }
 
-/// Obeys cancellations as soon as they are broadcast. Those that are missed come with a heartbeat.
-pub(super) async fn obey_signals(shared: Arc<Shared>, running: Arc<Running>) {
+/// Obeys cancellations as soon as they are broadcast. Those that are missed come with a heartbeat; pauses that are
+/// missed are asked for.
+pub(super) async fn obey_signals(shared: Arc<Shared>, running: Arc<Running>, pauses: Arc<Pauses>) {
     let mut backoff = Backoff::default();
     loop {
         match tokio::time::timeout(BROKER_CALL_MAX, shared.broker.signals()).await {
             Ok(Ok(mut signals)) => {
                 backoff = Backoff::default();
                 while let Some(signal) = signals.next().await {
-                    if let Signal::Cancel(ids) = signal {
-                        running.cancel(&ids);
+                    match signal {
+                        Signal::Cancel(ids) => running.cancel(&ids),
+                        Signal::QueuesChanged => pauses.question(),
+                        Signal::Events(_) => {}
                     }
                 }
             }

@@ -1,9 +1,6 @@
 //! Tasks that the store has granted, by their claim or as they were recorded, begin to run.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use forebay_core::{ClaimId, State, TaskEvent, Timestamp};
 use forebay_store::Claimed;
@@ -68,14 +65,15 @@ impl Executor {
         self.answer(done, back);
     }
 
-    fn start(&mut self, claim: ClaimId, attempts: Vec<Attempt>) {
+    fn start(&mut self, claim: ClaimId, mut attempts: Vec<Attempt>) {
         if attempts.is_empty() {
             return;
         }
+        attempts.iter_mut().for_each(|attempt| attempt.slot.spend());
         self.notes.begin(claim, attempts.len());
         self.running
             .claimed(attempts.iter().map(|it| (it.claimed.id, it.claimed.fence)));
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_interrupting {
             for attempt in &attempts {
                 attempt.stop.ask(StopReason::Shutdown);
             }

@@ -69,6 +69,22 @@ impl Batch {
         std::mem::replace(self, rest)
     }
 
+    /// Those of which this is so; the rest stays.
+    pub(super) fn take_of(&mut self, is_meant: impl Fn(&Ready) -> bool) -> Self {
+        let (mut taken, mut rest) = (Self::default(), Self::default());
+        let Self { requests, candidates } = std::mem::take(self);
+        for (request, candidate) in requests.into_iter().zip(candidates) {
+            let batch = match is_meant(&request.ready) {
+                true => &mut taken,
+                false => &mut rest,
+            };
+            batch.requests.push(request);
+            batch.candidates.push(candidate);
+        }
+        *self = rest;
+        taken
+    }
+
     fn split_off(&mut self, at: usize) -> Self {
         Self {
             requests: self.requests.split_off(at),

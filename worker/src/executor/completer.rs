@@ -9,7 +9,7 @@ mod write;
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_core::{ClaimId, Decision, Kind, QueueName, TaskEvent, WorkerId};
+use forebay_core::{ClaimId, Decision, Kind, Outcome, QueueName, State, TaskEvent, WorkerId};
 use forebay_store::{Completed, Completion};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::warn;
@@ -55,6 +55,11 @@ pub(super) struct Completer {
     /// Claims of which all is stored and whose notes are still to be forgotten.
     settled: Vec<ClaimId>,
     meter: Meter,
+}
+
+/// Whether an attempt has ended by itself. What is handed back since the worker stops has not.
+fn is_served(((completion, _), completed): &((&Completion, &Rest), &Completed)) -> bool {
+    completion.outcome != Outcome::Interrupted && matches!(completed, Completed::Applied(_))
 }
 
 impl Completer {
@@ -163,6 +168,9 @@ impl Completer {
             };
             let metrics = self.meter.of(&self.shared.metrics, &rest.queue, &rest.kind);
             metrics.finished(completion.outcome, rest.ran);
+            if *state == State::Failed {
+                metrics.failed_for_good();
+            }
             if told == 0 {
                 continue;
             }
@@ -178,6 +186,10 @@ impl Completer {
             });
         }
         self.shared.events.send(events);
+        let served = completions.iter().zip(rest).zip(completed).filter(is_served);
+        self.running
+            .news
+            .finished(served.map(|((_, rest), _)| &rest.queue));
         self.running
             .release(completions.iter().map(|it| (it.id, it.fence)));
     }

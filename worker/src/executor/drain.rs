@@ -3,10 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use forebay_core::WorkerId;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use super::{COMPLETER, Executor, intake::Pulled, unpanicked};
+use super::{COMPLETER, Executor, TICK, intake::Pulled, unpanicked};
 use crate::{
     shared::{BROKER_CALL_MAX, Shared, chain, within},
     subscribe::Receipts,
@@ -31,6 +31,7 @@ impl Executor {
                 running = self.running.len(),
                 "the time to drain is over, the rest is interrupted"
             );
+            self.is_interrupting = true;
             self.running.stop_all();
             let ends = options.handler_grace + ENDS_MAX;
             if timeout(ends, self.settle()).await.is_err() {
@@ -41,9 +42,15 @@ impl Executor {
         self.finish(options.flush_timeout).await
     }
 
-    /// Until nothing is under way. What is claimed now is handed back without being run.
+    /// Until nothing is under way. What was being claimed is run like what ran: to hand it back unrun would make it wait
+    /// elsewhere, behind others, however short it is. Once the time is over it is handed back unrun.
     async fn settle(&mut self) -> anyhow::Result<()> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
+            for reader in self.intake.take_idle() {
+                self.chores.spawn(reader.close());
+            }
             let received = self.intake.is_idle() && self.claims.is_empty();
             let started = self.started.is_closed() && self.started.is_empty();
             if received && started && self.attempts.is_empty() && self.chores.is_empty() {
@@ -59,6 +66,7 @@ impl Executor {
                 }
                 Some(ended) = self.attempts.join_next() => unpanicked(ended)?,
                 Some(done) = self.chores.join_next() => unpanicked(done)?,
+                _ = tick.tick() => self.report(),
             }
         }
     }

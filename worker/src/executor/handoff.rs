@@ -6,14 +6,14 @@
 //! that it is asked for, nothing of it, or less urgent, is handed over.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use forebay_core::{ClaimId, Lane, Priority, Submission, WorkerId};
+use forebay_core::{ClaimId, Lane, Priority, QueueName, Submission, WorkerId};
 use forebay_store::{Claimed, StartRequest};
 use tokio::sync::mpsc;
 
@@ -36,6 +36,8 @@ pub(super) struct Backlogs {
     lanes: BTreeMap<Lane, Mutex<Backlog>>,
     /// Whether deliveries wait for room in their kind's bulkhead.
     held: AtomicBool,
+    /// Whether it is known which queues are paused.
+    known: AtomicBool,
 }
 
 /// What is known of one lane.
@@ -47,6 +49,10 @@ struct Backlog {
     left: u64,
     /// How many of these are out of it again, as far as is known.
     gone: u64,
+    /// Whether its queue is paused: nothing is handed over of it, and nothing kept for it.
+    paused: bool,
+    /// How often it was paused or resumed.
+    turns: u64,
 }
 
 impl Backlog {
@@ -56,8 +62,11 @@ impl Backlog {
 }
 
 /// A round of a lane begins: what was left to the lane before it will be found by it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Look(u64);
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Look {
+    left: u64,
+    turns: u64,
+}
 
 impl Backlogs {
     pub(super) fn new(lanes: Vec<Lane>) -> Self {
@@ -65,7 +74,23 @@ impl Backlogs {
         Self {
             lanes: lanes.collect(),
             held: AtomicBool::new(false),
+            known: AtomicBool::new(false),
         }
+    }
+
+    /// These queues are paused, and no others. What is in a lane when its queue is resumed is not known, so it is taken
+    /// for full of tasks until it was looked at.
+    pub(super) fn heed_pauses(&self, paused: &BTreeSet<QueueName>) {
+        for (lane, backlog) in &self.lanes {
+            let (mut backlog, now) = (lock(backlog), paused.contains(&lane.queue));
+            let before = std::mem::replace(&mut backlog.paused, now);
+            if before != now {
+                backlog.turns += 1;
+                backlog.wet = before;
+                backlog.gone = backlog.left;
+            }
+        }
+        self.known.store(true, Ordering::Release);
     }
 
     fn of(&self, lane: &Lane) -> Option<MutexGuard<'_, Backlog>> {
@@ -73,13 +98,14 @@ impl Backlogs {
     }
 
     fn is_read(&self, lane: &Lane) -> bool {
-        self.lanes.contains_key(lane)
+        self.of(lane).is_some_and(|backlog| !backlog.paused)
     }
 
     /// A task is, or will be, in the lane.
     pub(super) fn leave_to(&self, lane: &Lane) {
         if let Some(mut backlog) = self.of(lane) {
             backlog.left += 1;
+            backlog.gone += u64::from(backlog.paused);
         }
     }
 
@@ -90,7 +116,11 @@ impl Backlogs {
     }
 
     pub(super) fn begin_look(&self, lane: &Lane) -> Look {
-        Look(self.of(lane).map_or(0, |backlog| backlog.left))
+        let look = |backlog: MutexGuard<'_, Backlog>| Look {
+            left: backlog.left,
+            turns: backlog.turns,
+        };
+        self.of(lane).map(look).unwrap_or_default()
     }
 
     /// The round has brought so many; `wet` where that is all that was asked for. One that brought nothing says that
@@ -99,9 +129,13 @@ impl Backlogs {
         let Some(mut backlog) = self.of(lane) else {
             return;
         };
+        // What it did not find may have come while nobody looked.
+        if backlog.turns != look.turns {
+            return;
+        }
         backlog.wet = wet;
         backlog.gone = match received {
-            0 => backlog.gone.max(look.0),
+            0 => backlog.gone.max(look.left),
             // Some may be of other recorders, as others may have received some of ours.
             count => backlog.left.min(backlog.gone + count as u64),
         };
@@ -185,7 +219,11 @@ impl Handoff {
     /// is left to its lane.
     pub(crate) fn seats(&self, tasks: &[Submission]) -> Option<Seats> {
         let worker = self.life.id();
-        let is_open = worker.is_some() && !self.draining.load(Ordering::Acquire) && !self.started.is_closed();
+        let is_known = self.backlogs.known.load(Ordering::Acquire);
+        let is_open = worker.is_some()
+            && is_known
+            && !self.draining.load(Ordering::Acquire)
+            && !self.started.is_closed();
         let closed_from = self.backlogs.closed_from();
         let mut order: Vec<usize> = (0..tasks.len()).collect();
         order.sort_by_key(|&index| tasks[index].lane.priority);
@@ -298,8 +336,6 @@ impl Seat {
 
 #[cfg(test)]
 mod tests {
-    use forebay_core::QueueName;
-
     use super::*;
 
     fn lanes() -> (Backlogs, Lane, Lane) {
@@ -347,6 +383,38 @@ mod tests {
         assert_eq!(backlogs.closed_from(), None);
         backlogs.set_held(true);
         assert_eq!(backlogs.closed_from(), Some(Priority::High));
+    }
+
+    #[test]
+    fn a_paused_queue_keeps_nothing_and_is_looked_at_before_anything_is_handed_over() {
+        let (backlogs, lane, high) = lanes();
+        let begun = backlogs.begin_look(&lane);
+        backlogs.end_look(&lane, begun, 3, true);
+        backlogs.leave_to(&high);
+        backlogs.heed_pauses(&BTreeSet::from([lane.queue.clone()]));
+        backlogs.leave_to(&lane);
+        backlogs.end_look(&lane, begun, 9, true);
+        assert!(!backlogs.is_read(&lane) && !backlogs.is_read(&high));
+        assert_eq!(
+            (backlogs.closed_from(), backlogs.waiting(Priority::Low)),
+            (None, 0)
+        );
+        backlogs.heed_pauses(&BTreeSet::new());
+        assert!(backlogs.is_read(&lane) && backlogs.may_have_more(&high));
+        assert_eq!(backlogs.waiting(Priority::Low), 0);
+        for (priority, closed_from) in [
+            (Priority::High, Some(Priority::Default)),
+            (Priority::Default, Some(Priority::Low)),
+            (Priority::Low, None),
+        ] {
+            let lane = Lane::new(lane.queue.clone(), priority);
+            let before = backlogs.closed_from();
+            backlogs.end_look(&lane, begun, 0, false);
+            assert_eq!(backlogs.closed_from(), before, "it began before the pause");
+            let look = backlogs.begin_look(&lane);
+            backlogs.end_look(&lane, look, 0, false);
+            assert_eq!(backlogs.closed_from(), closed_from);
+        }
     }
 
     #[test]

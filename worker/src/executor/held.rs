@@ -140,6 +140,20 @@ impl Held {
         back
     }
 
+    /// Those of such lanes.
+    pub(super) fn take_of(&mut self, is_meant: impl Fn(&Lane) -> bool) -> Receipts {
+        let meant = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| is_meant(&entry.waiting.ready.lane));
+        let numbers: Vec<u64> = meant.map(|(number, _)| *number).collect();
+        let mut back = Receipts::default();
+        for waiting in numbers.into_iter().filter_map(|number| self.remove(number)) {
+            back.add(&waiting.acks, waiting.token);
+        }
+        back
+    }
+
     /// All.
     pub(super) fn take_all(&mut self) -> Receipts {
         let mut receipts = Receipts::default();

@@ -26,6 +26,8 @@ use crate::{
 const FAIR_TURN: u64 = 8;
 /// How long a wet lane may wait for a message while room is set aside for it.
 const WET_WAIT: Duration = Duration::from_millis(25);
+/// How long after the longest wait of a round its answer may still be on its way.
+const LET_GO_GRACE: Duration = Duration::from_secs(1);
 /// The most that is asked for at once.
 const ROUND_MAX: usize = 1_000;
 
@@ -37,6 +39,8 @@ struct LaneState {
     wet: bool,
     /// The turn in which it was asked last.
     asked_in_turn: u64,
+    /// Whether its last round was answered, and brought nothing.
+    found_empty: bool,
 }
 
 /// What one round of one lane brought.
@@ -90,6 +94,7 @@ impl Intake {
                 reader: Some(reader),
                 wet: false,
                 asked_in_turn: 0,
+                found_empty: false,
             }
         });
         Self {
@@ -117,6 +122,19 @@ impl Intake {
         self.rounds.is_empty()
     }
 
+    /// Whether each of these lanes, when it was last asked, said that nothing is in it.
+    pub(super) fn found_empty(&self, is_asked: impl Fn(&Lane) -> bool) -> bool {
+        let mut asked = self.lanes.iter().filter(|lane| is_asked(&lane.lane));
+        asked.all(|lane| lane.found_empty)
+    }
+
+    /// What the lanes said counts no more: they are to be asked again.
+    pub(super) fn doubt(&mut self) {
+        for lane in &mut self.lanes {
+            lane.found_empty = false;
+        }
+    }
+
     /// The next round that ends; `None` where none is under way. `Some(None)` where it brought nothing.
     pub(super) async fn next(&mut self) -> Option<Option<Pulled>> {
         let round = match self.rounds.join_next().await? {
@@ -129,11 +147,34 @@ impl Intake {
         Some(self.end_round(round))
     }
 
-    /// Lanes that are not asked, for want of room, are in order.
-    pub(super) fn report_resting(&self) {
-        for reader in self.lanes.iter().filter_map(|lane| lane.reader.as_ref()) {
-            reader.resting();
+    /// Lanes that are not asked are in order: for want of room those that were so before, those that must rest at all
+    /// times.
+    pub(super) fn report_resting(&self, must_rest: impl Fn(&Lane) -> bool) {
+        for state in &self.lanes {
+            match &state.reader {
+                Some(reader) if must_rest(&state.lane) => reader.at_rest(),
+                Some(reader) => reader.resting(),
+                None => {}
+            }
         }
+    }
+
+    /// Lets go of what the subscriptions to such lanes may hold, once the last question to them is certainly answered.
+    pub(super) fn let_go(&mut self, must_rest: impl Fn(&Lane) -> bool) {
+        for state in self.lanes.iter_mut().filter(|state| must_rest(&state.lane)) {
+            state.wet = false;
+            if let Some(reader) = &mut state.reader {
+                reader.let_go(self.wait + LET_GO_GRACE);
+            }
+        }
+    }
+
+    /// Takes out the readers of lanes that are not being asked, to be closed.
+    pub(super) fn take_idle(&mut self) -> Vec<Reader> {
+        self.lanes
+            .iter_mut()
+            .filter_map(|lane| lane.reader.take())
+            .collect()
     }
 
     pub(super) fn retire(&self) {
@@ -216,10 +257,12 @@ impl Intake {
         state.reader = Some(round.reader);
         let Some(received) = round.received else {
             state.wet = false;
+            state.found_empty = false;
             return None;
         };
         state.wet = received.deliveries.len() >= round.asked;
         let count = received.deliveries.len();
+        state.found_empty = count == 0;
         self.backlogs.end_look(&state.lane, round.look, count, state.wet);
         if received.deliveries.is_empty() {
             return None;

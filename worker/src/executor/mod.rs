@@ -17,19 +17,23 @@ mod held;
 mod intake;
 mod life;
 mod meter;
+mod news;
+mod once;
 mod parked;
+mod pauses;
 mod running;
 mod slots;
 mod trace;
 
 use std::{
     collections::{BTreeSet, HashSet},
+    num::NonZero,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use anyhow::bail;
-use forebay_core::Kind;
+use forebay_core::{Kind, QueueName};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -48,7 +52,9 @@ use self::{
     intake::Intake,
     life::Life,
     meter::Meter,
+    once::Once,
     parked::Parked,
+    pauses::{Paused, Pauses},
     running::{Running, Start},
     slots::Slots,
 };
@@ -74,6 +80,9 @@ pub(crate) struct Executor {
     bulkheads: Arc<Bulkheads>,
     held: Held,
     backlogs: Arc<Backlogs>,
+    pauses: Arc<Pauses>,
+    /// The pauses that are obeyed; `None` until the store has told of them once.
+    paused: Option<Paused>,
     /// What waits to be claimed.
     waiting: Batch,
     claims: JoinSet<Answer>,
@@ -91,6 +100,10 @@ pub(crate) struct Executor {
     meter: Meter,
     life: Arc<Life>,
     draining: Arc<AtomicBool>,
+    /// The time to drain is over: what begins now is interrupted.
+    is_interrupting: bool,
+    /// Where the worker ends by itself, once nothing is ready.
+    once: Option<Once>,
     /// Ends the heartbeat, which is the last to end.
     rest: CancellationToken,
     unknown_kinds: BTreeSet<Kind>,
@@ -101,7 +114,8 @@ pub(crate) struct Executor {
 impl Executor {
     /// An executor, with its heartbeat and its completer under way.
     pub(crate) fn new(shared: Arc<Shared>, stop: &CancellationToken) -> Self {
-        let slots = Slots::new(shared.options.concurrency.max(1));
+        let tasks_max = shared.options.tasks_max.map(NonZero::get);
+        let slots = Slots::new(shared.options.concurrency.max(1), tasks_max);
         let (finished, receiver) = mpsc::channel(slots.total().min(FINISHED_MAX));
         let backlogs = Arc::new(Backlogs::new(shared.options.lanes()));
         let mut executor = Self {
@@ -117,6 +131,8 @@ impl Executor {
                 shared.options.intake.held_longest,
             ),
             backlogs,
+            pauses: Arc::default(),
+            paused: None,
             waiting: Batch::default(),
             claims: JoinSet::new(),
             attempts: JoinSet::new(),
@@ -130,6 +146,8 @@ impl Executor {
             meter: Meter::default(),
             life: Arc::default(),
             draining: Arc::default(),
+            is_interrupting: false,
+            once: Once::of(&shared.options),
             rest: CancellationToken::new(),
             unknown_kinds: BTreeSet::new(),
             handed_back: HashSet::new(),
@@ -147,12 +165,19 @@ impl Executor {
         Handoff::new(self, sender)
     }
 
-    /// Runs tasks until `stop`, then drains.
+    /// Runs tasks until `stop`, or until the worker's own end where its options set one; then drains.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut life = self.life.watch();
+        let mut pauses = self.pauses.watch();
+        self.heed_pauses();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut over = None;
         while !stop.is_cancelled() {
+            over = self.is_over();
+            if over.is_some() {
+                break;
+            }
             self.start_held();
             self.receive_more();
             self.claim_waiting();
@@ -167,11 +192,14 @@ impl Executor {
                 () = self.slots.freed() => {}
                 () = self.parked.due() => self.let_go_parked(),
                 () = self.held.due() => self.let_go_held(),
+                Some(counted) = once::counted(&mut self.once) => self.heed_count(counted),
                 Ok(()) = life.changed() => self.heed_life(),
+                Ok(()) = pauses.changed() => self.heed_pauses(),
                 _ = tick.tick() => self.report(),
             }
         }
-        self.drain().await
+        self.drain().await?;
+        over.unwrap_or(Ok(()))
     }
 
     fn start_parts(&mut self, finished: mpsc::Receiver<Finished>) {
@@ -194,7 +222,12 @@ impl Executor {
             Arc::clone(&self.notes),
             Arc::clone(&self.life),
         );
-        let signals = beat::obey_signals(Arc::clone(&self.shared), Arc::clone(&self.running));
+        let signals = beat::obey_signals(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.running),
+            Arc::clone(&self.pauses),
+        );
+        let pauses = pauses::follow(Arc::clone(&self.shared), Arc::clone(&self.pauses));
         let rest = self.rest.clone();
         self.parts.spawn(async move {
             beat.run(rest).await;
@@ -208,12 +241,23 @@ impl Executor {
             signals.await;
             Ok("signal listener")
         });
+        self.parts.spawn(async move {
+            pauses.await;
+            Ok("follower of pauses")
+        });
     }
 
     fn receive_more(&mut self) {
         self.backlogs.set_held(self.held.has_unsuspected());
-        if self.life.id().is_some() && !self.parked.is_full() {
-            self.intake.ask(|lane| self.held.is_full(lane));
+        let Some(paused) = &self.paused else {
+            return;
+        };
+        if !paused.is_empty() {
+            self.intake.let_go(|lane| paused.contains(&lane.queue));
+        }
+        if self.life.id().is_some() && !self.parked.is_full() && self.is_asking() {
+            self.intake
+                .ask(|lane| self.held.is_full(lane) || paused.contains(&lane.queue));
         }
     }
 
@@ -284,6 +328,24 @@ impl Executor {
         }
     }
 
+    /// Whether nothing of this queue may be started now.
+    fn holds_back(&self, queue: &QueueName) -> bool {
+        self.paused.as_ref().is_none_or(|paused| paused.contains(queue))
+    }
+
+    /// What is at hand of a queue that is paused goes back. What is being claimed is run.
+    fn heed_pauses(&mut self) {
+        let Some(paused) = self.pauses.now() else {
+            return;
+        };
+        self.paused = Some(Arc::clone(&paused));
+        self.backlogs.heed_pauses(&paused);
+        let mut back = self.held.take_of(|lane| paused.contains(&lane.queue));
+        let waiting = self.waiting.take_of(|ready| paused.contains(&ready.lane.queue));
+        self.give_up(waiting, &mut back);
+        self.answer(Receipts::default(), back);
+    }
+
     fn hand_back_waiting(&mut self) {
         let mut back = Receipts::default();
         let waiting = std::mem::take(&mut self.waiting);
@@ -294,7 +356,12 @@ impl Executor {
     fn report(&self) {
         let free = self.slots.free();
         self.shared.metrics.worker_slots(self.slots.total() - free, free);
-        self.intake.report_resting();
+        if self.shared.load.receiver_count() > 0 {
+            self.shared.load.send_replace(self.running.load());
+        }
+        let paused = self.paused.as_deref();
+        self.intake
+            .report_resting(|lane| paused.is_some_and(|paused| paused.contains(&lane.queue)));
     }
 }
 

@@ -40,6 +40,10 @@ impl Parked {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.held.len() >= PARKED_MAX
     }

@@ -5,7 +5,13 @@ use std::{
 
 use forebay_core::{QueueName, TaskId};
 
-use crate::handlers::{Stop, StopReason};
+use tokio::time::Instant;
+
+use super::news::News;
+use crate::{
+    handlers::{Stop, StopReason},
+    worker::Load,
+};
 
 /// One start of one task.
 pub(super) type Start = (TaskId, u32);
@@ -14,8 +20,8 @@ pub(super) type Start = (TaskId, u32);
 struct Held {
     queue: QueueName,
     stop: Stop,
-    /// Whether the store has granted it, or is still being asked.
-    claimed: bool,
+    /// When the store has granted it; `None` while it is still being asked.
+    claimed_at: Option<Instant>,
 }
 
 /// Whether a delivery is for a start that this worker holds already.
@@ -33,20 +39,21 @@ pub(super) enum Admitted {
 /// second time, since the store would grant that, taking it for a repeated question.
 #[derive(Debug, Default)]
 pub(super) struct Running {
+    pub(super) news: News,
     held: Mutex<HashMap<Start, Held>>,
 }
 
 impl Running {
     pub(super) fn admit(&self, start: Start, queue: &QueueName) -> Admitted {
         match self.lock().entry(start) {
-            Entry::Occupied(held) if held.get().claimed => Admitted::Claimed,
+            Entry::Occupied(held) if held.get().claimed_at.is_some() => Admitted::Claimed,
             Entry::Occupied(_) => Admitted::Claiming,
             Entry::Vacant(place) => {
                 let stop = Stop::new();
                 place.insert(Held {
                     queue: queue.clone(),
                     stop: stop.clone(),
-                    claimed: false,
+                    claimed_at: None,
                 });
                 Admitted::New(stop)
             }
@@ -55,17 +62,20 @@ impl Running {
 
     /// Whether a start that is held is claimed already; `None` where it is not held.
     pub(super) fn is_claimed(&self, start: Start) -> Option<bool> {
-        self.lock().get(&start).map(|held| held.claimed)
+        self.lock().get(&start).map(|held| held.claimed_at.is_some())
     }
 
     /// The store has granted these.
     pub(super) fn claimed(&self, starts: impl IntoIterator<Item = Start>) {
+        let now = Instant::now();
         let mut all = self.lock();
         for start in starts {
             if let Some(held) = all.get_mut(&start) {
-                held.claimed = true;
+                held.claimed_at = Some(now);
             }
         }
+        drop(all);
+        self.news.happened();
     }
 
     /// These are held no more.
@@ -74,6 +84,8 @@ impl Running {
         for start in starts {
             all.remove(&start);
         }
+        drop(all);
+        self.news.happened();
     }
 
     /// How many are held.
@@ -104,10 +116,22 @@ impl Running {
     /// How many run, of each queue.
     pub(super) fn busy(&self) -> Vec<(QueueName, u32)> {
         let mut busy: BTreeMap<QueueName, u32> = BTreeMap::new();
-        for held in self.lock().values().filter(|held| held.claimed) {
+        for held in self.lock().values().filter(|held| held.claimed_at.is_some()) {
             *busy.entry(held.queue.clone()).or_default() += 1;
         }
         busy.into_iter().collect()
+    }
+
+    /// How many run, and for how long the longest of them has.
+    pub(super) fn load(&self) -> Load {
+        let now = Instant::now();
+        let all = self.lock();
+        let mut load = Load::default();
+        for since in all.values().filter_map(|held| held.claimed_at) {
+            load.busy += 1;
+            load.longest = load.longest.max(now.duration_since(since));
+        }
+        load
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Start, Held>> {
@@ -128,11 +152,14 @@ mod tests {
             panic!("it was not held");
         };
         assert!(matches!(running.admit((id, 1), &queue), Admitted::Claiming));
-        assert_eq!(running.busy(), []);
+        assert_eq!((running.busy(), running.load().busy), (vec![], 0));
         running.claimed([(id, 1)]);
         assert!(matches!(running.admit((id, 1), &queue), Admitted::Claimed));
         assert!(matches!(running.admit((id, 2), &queue), Admitted::New(_)));
-        assert_eq!(running.busy(), [(queue.clone(), 1)]);
+        assert_eq!(
+            (running.busy(), running.load().busy),
+            (vec![(queue.clone(), 1)], 1)
+        );
         running.cancel(&[id, TaskId::from_bytes([2; 16])]);
         assert_eq!(first.reason(), Some(StopReason::Cancelled));
         running.release([(id, 1)]);

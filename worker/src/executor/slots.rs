@@ -7,10 +7,16 @@ use tokio::sync::Notify;
 
 /// How many tasks a worker may hold. A slot is taken before a task is claimed, and free again only when its
 /// outcome is stored: this bounds everything in the executor.
+///
+/// Where the worker is to run only so many tasks, a slot in which one has run comes back only while more tasks may follow
+/// than there are slots.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: AtomicUsize,
-    total: usize,
+    /// How many there still are, free or taken.
+    total: AtomicUsize,
+    /// How many slots in which a task has run may come back; `None` for all of them.
+    returns: Option<AtomicUsize>,
     freed: Notify,
 }
 
@@ -19,19 +25,25 @@ pub(super) struct Slots {
 pub(super) struct Taken {
     slots: Arc<Slots>,
     count: usize,
+    /// In how many of them a task has run, where that is limited.
+    spent: usize,
 }
 
 impl Slots {
-    pub(super) fn new(total: usize) -> Arc<Self> {
+    /// So many slots, for `tasks_max` tasks in all where that is given.
+    pub(super) fn new(slots: usize, tasks_max: Option<usize>) -> Arc<Self> {
+        let total = slots.min(tasks_max.unwrap_or(slots));
         Arc::new(Self {
             free: AtomicUsize::new(total),
-            total,
+            total: AtomicUsize::new(total),
+            returns: tasks_max.map(|tasks| AtomicUsize::new(tasks - total)),
             freed: Notify::new(),
         })
     }
 
+    /// How many there still are; none once as many tasks have run as may.
     pub(super) fn total(&self) -> usize {
-        self.total
+        self.total.load(Ordering::Acquire)
     }
 
     pub(super) fn free(&self) -> usize {
@@ -51,7 +63,22 @@ impl Slots {
         Taken {
             slots: Arc::clone(self),
             count,
+            spent: 0,
         }
+    }
+
+    /// How many of these slots, in which a task has run, are not needed any more.
+    fn worn_out(&self, spent: usize) -> usize {
+        let Some(returns) = self.returns.as_ref().filter(|_| spent > 0) else {
+            return 0;
+        };
+        let mut back = 0;
+        // The closure never refuses.
+        let _ = returns.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+            back = left.min(spent);
+            Some(left - back)
+        });
+        spent - back
     }
 
     /// Returns when slots were freed since the last call.
@@ -65,6 +92,13 @@ impl Taken {
         self.count
     }
 
+    /// A task has been started in each of them.
+    pub(super) fn spend(&mut self) {
+        if self.slots.returns.is_some() {
+            self.spent = self.count;
+        }
+    }
+
     /// One of them; takes another where there is none left. `None` where that is impossible.
     pub(super) fn one(&mut self) -> Option<Self> {
         if self.count == 0 {
@@ -75,19 +109,23 @@ impl Taken {
         Some(Self {
             slots: Arc::clone(&self.slots),
             count: 1,
+            spent: 0,
         })
     }
 
     /// Joins the two, so that they become free at the same moment: what is free together is filled together.
     pub(super) fn join(&mut self, mut other: Self) {
         self.count += std::mem::take(&mut other.count);
+        self.spent += std::mem::take(&mut other.spent);
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.count > 0 {
-            self.slots.free.fetch_add(self.count, Ordering::AcqRel);
+            let gone = self.slots.worn_out(self.spent);
+            self.slots.total.fetch_sub(gone, Ordering::AcqRel);
+            self.slots.free.fetch_add(self.count - gone, Ordering::AcqRel);
             self.slots.freed.notify_one();
         }
     }
@@ -99,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_taken_comes_back() {
-        let slots = Slots::new(3);
+        let slots = Slots::new(3, None);
         let mut two = slots.take(2);
         assert_eq!((two.count(), slots.free()), (2, 1));
         let one = two.one().unwrap();
@@ -116,11 +154,30 @@ mod tests {
 
     #[test]
     fn an_empty_handful_finds_one_where_one_is_free() {
-        let slots = Slots::new(1);
+        let slots = Slots::new(1, None);
         let mut none = slots.take(0);
         let one = none.one().unwrap();
         assert!(none.one().is_none());
         drop(one);
         assert!(none.one().is_some());
+    }
+
+    #[test]
+    fn as_many_tasks_are_started_as_may_be_and_no_more() {
+        let slots = Slots::new(2, Some(3));
+        assert_eq!((slots.total(), slots.free()), (2, 2));
+        let mut started = slots.take(2);
+        started.spend();
+        drop(started);
+        assert_eq!((slots.total(), slots.free()), (1, 1), "one more may start");
+        drop(slots.take(1));
+        assert_eq!((slots.total(), slots.free()), (1, 1), "none was started in it");
+        let mut last = slots.take(1);
+        last.spend();
+        let mut joined = slots.take(0);
+        joined.join(last);
+        drop(joined);
+        assert_eq!((slots.total(), slots.free()), (0, 0));
+        assert_eq!(Slots::new(5, Some(2)).total(), 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -71,6 +71,8 @@ struct State {
     lanes: Lanes,
     /// Consumers made before this one never answer again.
     deaf_below: usize,
+    /// What every consumer holds, for as long as it is read.
+    reading: Vec<(Source, Weak<()>)>,
 }
 
 pub(crate) struct MemoryBroker {
@@ -99,6 +101,13 @@ impl MemoryBroker {
 
     pub(crate) fn consumers(&self) -> usize {
         self.consumers.load(Ordering::SeqCst)
+    }
+
+    /// Whether anybody has a subscription to it.
+    pub(crate) fn is_read(&self, source: &Source) -> bool {
+        let state = self.state();
+        let mut reading = state.reading.iter().filter(|(read, _)| read == source);
+        reading.any(|(_, by)| by.strong_count() > 0)
     }
 
     /// The next messages to lanes are confirmed and lost.
@@ -217,14 +226,22 @@ impl Broker for MemoryBroker {
     async fn consume(&self, source: Source) -> Result<Subscription> {
         self.check_reachable("consume")?;
         let number = self.consumers.fetch_add(1, Ordering::SeqCst);
+        let reading = Arc::new(());
+        let noted = (source.clone(), Arc::downgrade(&reading));
+        self.state().reading.push(noted);
         let end = End {
             number,
             source,
             state: Arc::clone(&self.state),
             arrived: Arc::clone(&self.arrived),
+            _reading: None,
+        };
+        let consumer = End {
+            _reading: Some(reading),
+            ..end.clone()
         };
         Ok(Subscription {
-            consumer: Box::new(end.clone()),
+            consumer: Box::new(consumer),
             acks: Arc::new(end),
         })
     }
@@ -267,6 +284,7 @@ struct End {
     source: Source,
     state: Arc<Mutex<State>>,
     arrived: Arc<Notify>,
+    _reading: Option<Arc<()>>,
 }
 
 impl End {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not unwrap here is a failed test")]
 
+mod beating;
 mod broker;
 mod bulkheads;
 mod chaos;
@@ -9,7 +10,9 @@ mod dispatching;
 mod draining;
 mod handoff;
 mod intake;
+mod once;
 mod outages;
+mod pausing;
 mod recording;
 mod running;
 #[cfg(feature = "sabotage")]

@@ -217,6 +217,7 @@ async fn a_hung_handler_is_ended_by_its_timeout_and_retried() {
         worker
             .metric("forebay_tasks_finished_total{queue=\"default\",kind=\"test\",outcome=\"timed_out\"} 3")
     );
+    assert!(worker.metric("forebay_dead_letters_total{queue=\"default\",kind=\"test\"} 1"));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A store in memory. It does what [`Lifecycle`] says, and fails as it is told to.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -13,8 +13,8 @@ use forebay_core::{
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, Operate, Page, PageToken, QueueCounts, Read, ReadySink, Record, Recorded, Reject,
-    Rejects, Republished, Result, StartRequest, StoreError, TaskFilter, record_then_claim,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
+    Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter, record_then_claim,
 };
 
 struct Row {
@@ -42,9 +42,11 @@ struct State {
     workers: BTreeMap<WorkerId, Worker>,
     claims: BTreeMap<ClaimId, WorkerId>,
     rejects: Vec<Reject>,
+    paused: BTreeSet<QueueName>,
     /// Tasks that no statement may contain.
     poison: HashSet<TaskId>,
     fenced: usize,
+    heartbeats: usize,
     /// Outcomes that were handed in, whatever became of them.
     completions: usize,
 }
@@ -57,6 +59,8 @@ struct Faults {
     /// So many calls are obeyed, and not answered.
     lost_answers: usize,
     lost_claims: bool,
+    /// Which queues are paused is not answered.
+    hidden_pauses: bool,
     /// Calls that were refused because it is away.
     refused: usize,
 }
@@ -106,6 +110,24 @@ impl MemoryStore {
     /// The answers to claims are lost, those that refuse excepted.
     pub(crate) fn lose_claims(&self, lost: bool) {
         self.faults.lock().unwrap().lost_claims = lost;
+    }
+
+    pub(crate) fn hide_pauses(&self, hidden: bool) {
+        self.faults.lock().unwrap().hidden_pauses = hidden;
+    }
+
+    pub(crate) fn heartbeats(&self) -> usize {
+        self.state().heartbeats
+    }
+
+    /// What the workers say of themselves.
+    pub(crate) fn infos(&self) -> Vec<WorkerInfo> {
+        let state = self.state();
+        state.workers.values().map(|worker| worker.info.clone()).collect()
+    }
+
+    pub(crate) fn worker_count(&self) -> usize {
+        self.state().workers.len()
     }
 
     /// How many calls were refused, or made while it was away.
@@ -310,6 +332,7 @@ impl Execute for MemoryStore {
             };
             worker.info = beat.worker.clone();
             worker.heard = Instant::now();
+            state.heartbeats += 1;
             worker.watermarks.clone_from(&beat.watermarks);
             let mine = |row: &&Row| {
                 let lifecycle = &row.lifecycle;
@@ -578,15 +601,30 @@ impl Read for MemoryStore {
                 .values()
                 .map(|row| row.task.lane.queue.clone())
                 .collect();
+            names.extend(state.paused.iter().cloned());
             names.sort();
             names.dedup();
             let counts = |name| QueueCounts {
+                paused: state.paused.contains(&name),
                 name,
                 running: 0,
                 scheduled: 0,
             };
             Ok(names.into_iter().map(counts).collect())
         })
+    }
+
+    async fn paused_queues(&self) -> Result<Vec<QueueName>> {
+        if self.faults.lock().unwrap().hidden_pauses {
+            return Err(unavailable("list paused queues"));
+        }
+        self.call("list paused queues", |state| {
+            Ok(state.paused.iter().cloned().collect())
+        })
+    }
+
+    async fn oldest_ready(&self, _: &QueueName, _: ReadyWalk) -> Result<OldestReady> {
+        Ok(OldestReady::default())
     }
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
@@ -611,6 +649,15 @@ impl Operate for MemoryStore {
     async fn retry(&self, id: TaskId) -> Result<Changed> {
         self.call("retry", |state| {
             Ok(change(state, id, |lifecycle| lifecycle.retry(now())))
+        })
+    }
+
+    async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<bool> {
+        self.call("pause or resume a queue", |state| {
+            Ok(match paused {
+                true => state.paused.insert(queue.clone()),
+                false => state.paused.remove(queue),
+            })
         })
     }
 }

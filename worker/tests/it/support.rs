@@ -8,10 +8,10 @@ use forebay_core::{
 };
 use forebay_runtime::{health::Health, metrics::Metrics, supervise::random_bytes};
 use forebay_worker::{
-    DispatcherOptions, Execution, HandlerResult, HandlerSettings, Handlers, IntakeOptions, Roles, Worker,
-    WorkerOptions,
+    DispatcherOptions, Execution, HandlerResult, HandlerSettings, Handlers, IntakeOptions, Load, Roles,
+    Worker, WorkerOptions,
 };
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{broker::MemoryBroker, store::MemoryStore};
@@ -34,6 +34,7 @@ pub(crate) struct Running {
     pub(crate) health: Health,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
+    pub(crate) load: watch::Receiver<Load>,
     run: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -146,6 +147,7 @@ impl World {
         Running {
             health,
             metrics,
+            load: worker.load(),
             run: tokio::spawn(worker.run(stop.clone())),
             stop,
         }
@@ -211,6 +213,12 @@ impl Running {
             .expect("it drains in time")
             .expect("it does not panic")
             .expect("it ends in order");
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) async fn ends(self) -> anyhow::Result<()> {
+        let ended = tokio::time::timeout(PATIENCE, self.run).await;
+        ended.expect("it ends by itself").expect("it does not panic")
     }
 
     /// Ends it as a crash would.

@@ -100,9 +100,18 @@ fn signals_are_read_back() {
     for signal in [
         Signal::Events(vec![event]),
         Signal::Cancel(vec![TaskId::from_bytes([4; 16])]),
+        Signal::QueuesChanged,
     ] {
         assert_eq!(decode_signal(encode_signal(&signal)), Ok(signal));
     }
+}
+
+/// Processes of two versions listen to one another while one replaces the other.
+#[test]
+fn a_signal_of_a_later_version_says_nothing() {
+    let later = Bytes::from_static(b"\x20\x01\x2a\x02hi");
+    assert_eq!(decode_signal(later), Ok(Signal::Events(Vec::new())));
+    assert_eq!(encode_signal(&Signal::QueuesChanged), b"\x18\x01"[..]);
 }
 
 fn generated_submission() -> impl Strategy<Value = wire::Submission> {

@@ -1,14 +1,14 @@
 //! The settings, each declared once: flag, variable, default, and the line that documents it. The key in
-//! `forebay.toml` is the flag with underscores.
+//! `forebay.toml` is the variable without its prefix, in small letters.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use forebay_core::QueueName;
 
 use super::values::{
     BrokerUrl, ByteSize, DatabaseUrl, List, ListenAddr, LogFormat, Role, log_filter, otlp_endpoint,
-    positive_duration, server_url,
+    positive_duration, server_url, yes_or_no,
 };
 
 /// The drivers tell every step of a reconnection at info; what matters of it is told by Forebay's own crates.
@@ -167,6 +167,58 @@ pub struct WorkerArgs {
     pub retention_days: Option<u32>,
 }
 
+/// How a worker ends by itself, and how Kubernetes is to choose among workers that it must end.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Worker")]
+pub struct ScaleInArgs {
+    /// End with 0 once its queues have nothing ready and what it ran is done: for KEDA ScaledJobs. It is an executor and
+    /// nothing else then.
+    #[arg(long = "once", env = "FOREBAY_WORKER_ONCE", value_name = "BOOL", default_value = "false",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set,
+        value_parser = yes_or_no)]
+    pub worker_once: bool,
+    /// End with 0 after so many tasks, and start no more than these. It is an executor and nothing else then.
+    #[arg(long = "max-tasks", env = "FOREBAY_WORKER_MAX_TASKS", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub worker_max_tasks: Option<u32>,
+    /// Tell Kubernetes what it would cost to delete this pod, so that idle workers are deleted first. Needs POD_NAME and
+    /// POD_NAMESPACE in the environment, and leave to get and patch the pod.
+    #[arg(long = "pod-deletion-cost", env = "FOREBAY_WORKER_POD_DELETION_COST", value_name = "BOOL",
+        default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = yes_or_no)]
+    pub worker_pod_deletion_cost: bool,
+}
+
+/// How the scaler speaks TLS.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Scaler")]
+pub struct ScalerArgs {
+    /// The certificate of the scaler, with those between it and its authority: a PEM file. In the clear unless set.
+    #[arg(
+        id = "scaler_tls_cert",
+        long = "tls-cert",
+        env = "FOREBAY_SCALER_TLS_CERT",
+        value_name = "PATH"
+    )]
+    pub scaler_tls_cert: Option<PathBuf>,
+    /// The key of that certificate: a PEM file.
+    #[arg(
+        id = "scaler_tls_key",
+        long = "tls-key",
+        env = "FOREBAY_SCALER_TLS_KEY",
+        value_name = "PATH"
+    )]
+    pub scaler_tls_key: Option<PathBuf>,
+    /// The authority that the certificates of clients must come from: a PEM file. Clients need none unless set.
+    #[arg(
+        id = "scaler_tls_client_ca",
+        long = "tls-client-ca",
+        env = "FOREBAY_SCALER_TLS_CLIENT_CA",
+        value_name = "PATH"
+    )]
+    pub scaler_tls_client_ca: Option<PathBuf>,
+}
+
 /// Which server the client commands talk to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Client")]
@@ -195,6 +247,10 @@ pub struct AllArgs {
     pub log: LogArgs,
     #[command(flatten)]
     pub worker: WorkerArgs,
+    #[command(flatten)]
+    pub scale_in: ScaleInArgs,
+    #[command(flatten)]
+    pub scaler: ScalerArgs,
     #[command(flatten)]
     pub client: ClientArgs,
 }

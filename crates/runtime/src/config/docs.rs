@@ -53,6 +53,8 @@ mod tests {
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     const BEGIN: &str =
         "<!-- settings: made from the declarations in crates/runtime/src/config/args.rs -->\n";
+    /// What settings of one command begin with.
+    const OF_COMMANDS: [&str; 2] = ["worker_", "scaler_"];
     const END: &str = "<!-- end of settings -->";
 
     /// To bring the page up to date: `FOREBAY_TEST_UPDATE=1 cargo test -p forebay-runtime configuration_page`.
@@ -77,7 +79,10 @@ mod tests {
         let command = AllArgs::augment_args(Command::new("forebay"));
         for arg in command.get_arguments() {
             let id = arg.get_id().as_str();
-            assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()));
+            // Some are a command's own: there the flag need not name it again.
+            let own = OF_COMMANDS.iter().find_map(|command| id.strip_prefix(command));
+            let flags = [Some(id), own].map(|flag| flag.map(|flag| flag.replace('_', "-")));
+            assert!(flags.contains(&arg.get_long().map(str::to_owned)), "{id}'s flag");
             let variable = format!("FOREBAY_{}", id.to_uppercase());
             assert_eq!(
                 arg.get_env().and_then(std::ffi::OsStr::to_str),

@@ -148,6 +148,18 @@ impl FromStr for LogFormat {
     }
 }
 
+/// Reads whether something is wanted.
+///
+/// # Errors
+/// Where it is neither `true` nor `false`.
+pub fn yes_or_no(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("must be true or false"),
+    }
+}
+
 /// Checks a log filter, such as `info` or `info,forebay_worker=debug`.
 ///
 /// # Errors

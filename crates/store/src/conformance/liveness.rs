@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay_core::{Decision, QueueName, State, WorkerId, WorkerInfo};
+use forebay_core::{Decision, QueueName, State, Submission, Timestamp, WorkerId, WorkerInfo};
 
 use super::support::*;
-use crate::{Claimed, Completed, Heartbeat, Store, StoreError};
+use crate::{Claimed, Completed, Heartbeat, ReadyWalk, Store, StoreError};
 
 /// Long enough for a heartbeat and a look at the workers on a slow machine, short enough to wait for.
 const LEASE: Duration = Duration::from_secs(5);
@@ -248,6 +248,7 @@ pub async fn workers_are_listed_as_they_say(store: Arc<dyn Store>) {
         queues: vec![queue("b"), queue("a")],
         slots: 3,
         busy: vec![(queue("b"), 2), (queue("a"), 1)],
+        finished: vec![(queue("a"), u64::from(u32::MAX) + 7)],
         draining: true,
         heartbeat_at: plus(at, -1_000),
         ..beat(young, plus(at, -10)).worker
@@ -307,4 +308,87 @@ pub async fn watermarks_are_the_newest_of_each_lane(store: Arc<dyn Store>) {
     assert_eq!(read().await, expected(&[("a.high", 9), ("a.low", 4)]));
     store.deregister(one).await.expect("deregister");
     assert_eq!(read().await, expected(&[("a.low", 4)]));
+}
+
+/// The longest wait is told, of each queue for itself, whether a task was accepted or came to be due; and none where
+/// nothing is ready.
+pub async fn the_oldest_ready_task_is_found(store: Arc<dyn Store>) {
+    let queue = |name: &str| name.parse::<QueueName>().expect("a valid queue");
+    let of = |lane_name: &str, at| Submission {
+        lane: lane(lane_name),
+        ..task_at(at)
+    };
+    let mut walk = ReadyWalk::default();
+    let none = store.oldest_ready(&queue("a"), walk).await.expect("look");
+    assert_eq!((none.age, none.is_complete), (None, true));
+    walk = none.walk;
+    let begin = now(&*store).await;
+    let first = of("a.low", begin);
+    record(&*store, &first).await;
+    let recorded_by = now(&*store).await;
+    let between = now_after(&*store, recorded_by).await;
+    let second = of("a.high", between);
+    record(&*store, &second).await;
+    record(&*store, &of("b.default", between)).await;
+    let since = |age: Option<Duration>, now: Timestamp| {
+        let age = age.expect("something is ready");
+        now.checked_sub(age).expect("not so long ago")
+    };
+    let before = now(&*store).await;
+    let found = store.oldest_ready(&queue("a"), walk).await.expect("look");
+    assert!(
+        found.is_complete && since(found.age, before) < between,
+        "{found:?}"
+    );
+    assert!(since(found.age, now(&*store).await) >= begin, "{found:?}");
+    // Once it runs it is the second's turn, for a walk that goes on and for one that begins anew.
+    let id = worker(&*store).await;
+    assert!(claim(&*store, id, wants_new(&first)).await.is_some());
+    for walk in [found.walk, ReadyWalk::default()] {
+        let found = store.oldest_ready(&queue("a"), walk).await.expect("look");
+        let since = since(found.age, now(&*store).await);
+        assert!(since >= between, "{since} is before {between}");
+    }
+    assert!(claim(&*store, id, wants_new(&second)).await.is_some());
+    let none = store.oldest_ready(&queue("a"), found.walk).await.expect("look");
+    assert_eq!((none.age, none.is_complete), (None, true));
+    assert!(none.walk.from >= found.walk.from, "the walk does not turn back");
+}
+
+/// What was created long ago and is due now has not been ready for long.
+pub async fn what_became_due_is_ready_since_then(store: Arc<dyn Store>) {
+    let begin = now(&*store).await;
+    let due = Submission {
+        run_at: Some(plus(begin, -5)),
+        ..task_at(plus(begin, -3_600))
+    };
+    record(&*store, &due).await;
+    let queue = due.lane.queue.clone();
+    let look = || async {
+        store
+            .oldest_ready(&queue, ReadyWalk::default())
+            .await
+            .expect("look")
+    };
+    assert_eq!(look().await.age, None, "it is not dispatched");
+    let events = store.dispatch_due(10, &Sink::open()).await.expect("dispatch");
+    assert_eq!(events.len(), 1);
+    let age = look().await.age.expect("it is ready");
+    let waited = Duration::try_from(now(&*store).await.duration_since(begin)).expect("forward");
+    assert!(age <= waited, "{age:?} of {waited:?}");
+}
+
+/// A walk that has passed goes back for what is recorded long after it was accepted.
+pub async fn a_late_record_is_found_behind_the_walk(store: Arc<dyn Store>) {
+    let first = recorded(&*store).await;
+    let queue = &first.lane.queue;
+    let found = store.oldest_ready(queue, ReadyWalk::default()).await;
+    let walk = found.expect("look").walk;
+    let id = worker(&*store).await;
+    assert!(claim(&*store, id, wants_new(&first)).await.is_some());
+    record(&*store, &task_at(plus(first.created_at, -3_600))).await;
+    let late = store.oldest_ready(queue, walk).await.expect("look");
+    assert!(late.age.is_some() && late.is_complete, "{late:?}");
+    let again = store.oldest_ready(queue, late.walk).await.expect("look");
+    assert!(again.age >= late.age, "{again:?} after {late:?}");
 }

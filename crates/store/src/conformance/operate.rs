@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::{Decision, Refused, State, Submission, Task};
+use forebay_core::{Decision, QueueName, Refused, State, Submission, Task};
 
 use super::support::*;
 use crate::{Changed, Store};
@@ -142,4 +142,78 @@ pub async fn a_cancelled_task_is_not_dispatched(store: Arc<dyn Store>) {
     assert_eq!(sink.ids(), []);
     let worker = worker(&*store).await;
     assert_eq!(claim_ready(&*store, worker, &task, 0).await, None);
+}
+
+/// The queues that are known, each with whether it is paused; the short list says the same.
+async fn pauses(store: &dyn Store) -> Vec<(String, bool)> {
+    let queues = store.queues().await.expect("list the queues");
+    let paused: Vec<QueueName> = queues
+        .iter()
+        .filter(|queue| queue.paused)
+        .map(|queue| queue.name.clone())
+        .collect();
+    assert_eq!(
+        store.paused_queues().await.expect("list the paused queues"),
+        paused
+    );
+    queues
+        .into_iter()
+        .map(|queue| (queue.name.to_string(), queue.paused))
+        .collect()
+}
+
+/// Said twice is said once, and one queue's pause is no other's.
+pub async fn a_queue_is_paused_and_resumed(store: Arc<dyn Store>) {
+    for name in ["a.default", "b.default"] {
+        let task = task(&*store).await;
+        record(
+            &*store,
+            &Submission {
+                lane: lane(name),
+                ..task
+            },
+        )
+        .await;
+    }
+    let queue: QueueName = "a".parse().expect("a valid queue");
+    for (paused, new) in [
+        (false, false),
+        (true, true),
+        (true, false),
+        (false, true),
+        (false, false),
+        (true, true),
+    ] {
+        let changed = store.set_paused(&queue, paused).await.expect("pause or resume");
+        assert_eq!(changed, new, "paused: {paused}");
+        assert_eq!(pauses(&*store).await, [("a".into(), paused), ("b".into(), false)]);
+    }
+}
+
+/// A pause makes a queue known, and what is recorded later changes nothing of it; resuming what nobody knows does not.
+pub async fn a_queue_may_be_paused_before_its_first_task(store: Arc<dyn Store>) {
+    let queue: QueueName = "default".parse().expect("a valid queue");
+    assert!(!store.set_paused(&queue, false).await.expect("resume"));
+    assert_eq!(pauses(&*store).await, []);
+    assert!(store.set_paused(&queue, true).await.expect("pause"));
+    assert_eq!(pauses(&*store).await, [("default".into(), true)]);
+    recorded(&*store).await;
+    assert_eq!(pauses(&*store).await, [("default".into(), true)]);
+}
+
+/// It is workers that obey a pause. The store grants what is claimed, ends what runs, cancels and dispatches as ever.
+pub async fn a_pause_holds_nothing_back_in_the_store(store: Arc<dyn Store>) {
+    let (_, worker, before) = running(&*store).await;
+    let queue: QueueName = "default".parse().expect("a valid queue");
+    store.set_paused(&queue, true).await.expect("pause");
+    complete(&*store, worker, ended(&before, Decision::Succeed)).await;
+    let waits = recorded(&*store).await;
+    assert!(claim_ready(&*store, worker, &waits, 0).await.is_some());
+    let cancelled = recorded(&*store).await;
+    done(store.cancel(cancelled.id).await);
+    let due = parked(&*store, -5).await;
+    record(&*store, &due).await;
+    let sink = Sink::open();
+    store.dispatch_due(10, &sink).await.expect("dispatch");
+    assert_eq!(sink.published(), [ready(&due, 0)]);
 }

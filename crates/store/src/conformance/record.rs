@@ -84,6 +84,27 @@ pub async fn a_key_is_known_from_the_window_before(store: Arc<dyn Store>) {
     assert_eq!(count(&*store).await, 2);
 }
 
+/// At midnight a request may be repeated by way of a process for which it is still yesterday.
+pub async fn a_key_is_known_from_the_window_after(store: Arc<dyn Store>) {
+    let today = now(&*store).await;
+    let first = keyed_at(today, "k", 1);
+    record(&*store, &first).await;
+    let yesterday = plus(today, -24 * 3_600);
+    let again = keyed_at(yesterday, "k", 1);
+    assert_ne!(first.id, again.id);
+    let answers = store
+        .record(&[
+            again.clone(),
+            keyed_at(yesterday, "k", 2),
+            keyed_at(yesterday, "other", 1),
+        ])
+        .await
+        .expect("record for yesterday");
+    assert_eq!(answers, [Recorded::Duplicate, Recorded::Conflict, Recorded::New]);
+    assert_eq!(get(&*store, again.id).await.id, first.id);
+    assert_eq!(count(&*store).await, 2);
+}
+
 /// The second of two in one batch is judged by the first.
 pub async fn a_batch_may_hold_an_id_twice(store: Arc<dyn Store>) {
     let at = now(&*store).await;

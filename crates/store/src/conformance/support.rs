@@ -160,6 +160,7 @@ pub(super) fn beat(id: WorkerId, started_at: Timestamp) -> Heartbeat {
             queues: vec!["default".parse().expect("a valid queue")],
             slots: 8,
             busy: Vec::new(),
+            finished: Vec::new(),
             draining: false,
             started_at,
             heartbeat_at: started_at,

@@ -82,7 +82,7 @@ mod tests {
             .function("test", HandlerSettings::default(), |(): (), _| async { Ok(()) })
             .expect("the only one");
         let bulkheads = Bulkheads::new(&handlers, 100, 3);
-        let slots = Slots::new(100);
+        let slots = Slots::new(100, None);
         let ready = forebay_core::Ready {
             id: forebay_core::TaskId::from_bytes([1; 16]),
             kind: kind.clone(),

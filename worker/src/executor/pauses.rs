@@ -1,0 +1,84 @@
+//! Which queues are paused. An executor starts nothing of these, and nothing at all before it has heard of them once.
+//!
+//! A pause is a brake and no lock: the store grants what is claimed, and a worker that has not heard of a pause yet goes
+//! on for a moment. It hears by a signal, or else by asking every second; while the store does not answer, what was heard
+//! last counts.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use forebay_core::QueueName;
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info};
+
+use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
+
+/// How often the store is asked without a signal, after it has answered or failed.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two questions, however many signals come.
+const ASK_SELDOM: Duration = Duration::from_millis(50);
+
+/// The queues that are paused.
+pub(super) type Paused = Arc<BTreeSet<QueueName>>;
+
+/// What is known of pauses.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    /// `None` until the store has said it once.
+    queues: watch::Sender<Option<Paused>>,
+    questioned: Notify,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            queues: watch::Sender::new(None),
+            questioned: Notify::new(),
+        }
+    }
+}
+
+impl Pauses {
+    /// The queues that are paused; `None` where that is not known yet.
+    pub(super) fn now(&self) -> Option<Paused> {
+        self.queues.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Paused>> {
+        self.queues.subscribe()
+    }
+
+    /// Somebody says that it has changed.
+    pub(super) fn question(&self) {
+        self.questioned.notify_one();
+    }
+
+    fn set(&self, paused: Vec<QueueName>) {
+        let paused: BTreeSet<QueueName> = paused.into_iter().collect();
+        self.queues.send_if_modified(|known| {
+            if known.as_deref() == Some(&paused) {
+                return false;
+            }
+            if known.is_some() || !paused.is_empty() {
+                let queues: Vec<&str> = paused.iter().map(QueueName::as_str).collect();
+                info!(?queues, "these queues are paused now");
+            }
+            *known = Some(Arc::new(paused));
+            true
+        });
+    }
+}
+
+/// Asks the store for ever.
+pub(super) async fn follow(shared: Arc<Shared>, pauses: Arc<Pauses>) {
+    loop {
+        let asked = shared.store.paused_queues();
+        match within(STORE_CALL_MAX, "list paused queues", asked).await {
+            Ok(paused) => pauses.set(paused),
+            Err(error) => debug!(error = chain(&error), "which queues are paused is not known"),
+        }
+        tokio::time::sleep(ASK_SELDOM).await;
+        let wait = ASK_EVERY.saturating_sub(ASK_SELDOM);
+        // A question that came while the store was asked is put again.
+        let _ = tokio::time::timeout(wait, pauses.questioned.notified()).await;
+    }
+}
