@@ -40,10 +40,11 @@ impl Process {
     /// Starts logging, and listens to signals from now on.
     pub(crate) fn start(log: &LogArgs, service: &'static str) -> Result<Self> {
         let telemetry = telemetry::start(log, service)?;
+        let role = service.strip_prefix("forebay-").unwrap_or(service);
         let meant = CancellationToken::new();
         shutdown::on_signals(meant.clone())?;
         Ok(Self {
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::of_role(role)),
             health: Health::default(),
             stop: meant.child_token(),
             meant,

@@ -52,7 +52,7 @@ pub type Wakes = Pin<Box<dyn Stream<Item = QueueName> + Send>>;
 /// Who knows the queues.
 #[async_trait]
 pub trait Figures: Send + Sync + 'static {
-    /// What a queue wants: at most a second old, and not older than its latest wake.
+    /// What a queue wants: as fresh as the observer has it, and not older than its latest wake.
     async fn demand(&self, queue: &QueueName) -> Result<Demand, Unknown>;
 
     /// The wakes from now on.

@@ -162,9 +162,6 @@ impl Recorder {
                 idle = Some(reader);
                 self.keep(received);
             }
-            if let Some(reader) = idle.take() {
-                reader.close().await;
-            }
             let mut back = Receipts::default();
             for (delivery, acks) in self.waiting.drain(..) {
                 back.add(&acks, delivery.token);
@@ -176,6 +173,10 @@ impl Recorder {
                 }
             }
             while self.announcements.join_next().await.is_some() {}
+            // Last: what is acknowledged goes by it.
+            if let Some(reader) = idle.take() {
+                reader.close().await;
+            }
         };
         if tokio::time::timeout(limit, rest).await.is_err() {
             warn!("the recorder stops before its last batch was stored; the broker keeps it");

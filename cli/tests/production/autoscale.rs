@@ -58,7 +58,10 @@ async fn a_burst_wakes_the_pool_which_grows_shrinks_and_goes_with_no_task_lost_o
     let worked_off = Cell::new(false);
     let look = async |workers: usize| {
         let all_submitted = submitted.get();
-        let depth = depth(&api.http).await;
+        let Some(depth) = depth(&api.http).await else {
+            worked_off.set(false);
+            return;
+        };
         worked_off.set(all_submitted && depth == 0);
         timeline.borrow_mut().moments.push(Moment {
             at: began.elapsed().as_secs_f64(),
@@ -131,13 +134,9 @@ async fn submit(api: &str, all: &Cell<bool>) -> Instant {
     burst_at
 }
 
-/// What waits and what runs.
-async fn depth(api: &str) -> u64 {
-    let figures: Value = reqwest::get(format!("{api}/v1/queues/default/autoscale"))
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    figures["ready"].as_u64().unwrap() + figures["running"].as_u64().unwrap()
+/// What waits and what runs; `None` where that is not known at the moment.
+async fn depth(api: &str) -> Option<u64> {
+    let answer = reqwest::get(format!("{api}/v1/queues/default/autoscale")).await;
+    let figures: Value = answer.unwrap().json().await.unwrap();
+    Some(figures["ready"].as_u64()? + figures["running"].as_u64()?)
 }

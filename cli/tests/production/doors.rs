@@ -18,11 +18,13 @@ on_every_broker! {
 }
 
 /// How old a figure may be: a sample, and what it takes to take one.
-const SAMPLE: Duration = Duration::from_millis(1_500);
+const SAMPLE: Duration = Duration::from_secs(3);
+/// A page of metrics that is older says nothing; its time is in whole seconds.
+const PAGE_AGE_MAX: f64 = 2.0;
 /// Tasks that run for longer than the test.
 const LONG: u64 = 5;
 /// How long the figures are compared while tasks come in.
-const LOAD: Duration = Duration::from_secs(8);
+const LOAD: Duration = Duration::from_secs(10);
 
 /// What tasks wait, by the broker's own count, asked as KEDA's native scalers ask.
 enum Native {
@@ -65,6 +67,16 @@ impl Native {
     }
 }
 
+/// What waits and runs by HTTP and by the metrics of the api and of the scaler, their sum by gRPC, and what waits by the
+/// broker.
+type Said = (
+    Option<(u64, u64)>,
+    Option<(u64, u64)>,
+    Option<(u64, u64)>,
+    Option<u64>,
+    Option<u64>,
+);
+
 /// The doors that give all figures.
 struct Doors<'a> {
     api: &'a Forebay,
@@ -93,11 +105,22 @@ impl Doors<'_> {
             after.parse::<f64>().ok()
         };
         let age = unix_seconds() - value("forebay_queue_stats_timestamp_seconds")?;
-        if age > 5.0 {
+        if age > PAGE_AGE_MAX {
             return None;
         }
         let of = |figure: &str| value(&format!("forebay_queue_{figure}{{queue=\"default\"}}"));
         Some((of("ready")? as u64, of("running")? as u64))
+    }
+
+    /// What each says, and the broker's own count.
+    async fn all(&self, native: &Native) -> Said {
+        (
+            self.http().await,
+            Self::metrics(self.api).await,
+            Self::metrics(self.scaler).await,
+            self.grpc().await,
+            native.ready().await,
+        )
     }
 
     /// The sum, as KEDA gets it.
@@ -161,13 +184,7 @@ async fn the_four_doors_agree_under_load_and_say_unknown_without_the_broker(kind
     stack.broker.kill().unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let said = (
-            doors.http().await,
-            Doors::metrics(doors.api).await,
-            Doors::metrics(doors.scaler).await,
-            doors.grpc().await,
-            native.ready().await,
-        );
+        let said = doors.all(&native).await;
         if said == (None, None, None, None, None) {
             break;
         }
@@ -235,13 +252,7 @@ async fn agree_within_a_sample(doors: &Doors<'_>, native: &Native) {
 async fn all_say(doors: &Doors<'_>, native: &Native, expected: impl Fn(u64, u64) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let said = (
-            doors.http().await,
-            Doors::metrics(doors.api).await,
-            Doors::metrics(doors.scaler).await,
-            doors.grpc().await,
-            native.ready().await,
-        );
+        let said = doors.all(native).await;
         if let (Some((ready, running)), api, scaler, grpc, counted) = said
             && [api, scaler] == [Some((ready, running)); 2]
             && (grpc, counted) == (Some(ready + running), Some(ready))

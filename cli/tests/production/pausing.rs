@@ -18,11 +18,11 @@ on_every_broker! {
 /// How many tasks are submitted to the paused queue.
 const TASKS: usize = 200;
 /// In which time every worker has heard of a pause.
-const HEARD: Duration = Duration::from_secs(1);
+const HEARD: Duration = Duration::from_secs(3);
 /// Between two tasks that are submitted while workers hear of the pause.
 const PACE: Duration = Duration::from_millis(5);
 /// In which time no worker has anything at hand any more of a queue that is paused.
-const LET_GO: Duration = Duration::from_secs(4);
+const LET_GO: Duration = Duration::from_secs(6);
 /// In which time the tasks have run once the queue is resumed; two idle workers take far less.
 const RUN: Duration = Duration::from_secs(20);
 

@@ -23,7 +23,10 @@
 //! same, whenever it was started. A burst counts as arrivals, too, until it leaves the window, which errs on the side of
 //! more. Workers with several queues give all their slots to each. Where all workers wait for one thing (a database),
 //! each ends less the more there are, which looks like a reason for more: the most replicas that a pool may have is
-//! what bounds that. Tasks that are gated are not in `ready`, and count for nothing.
+//! what bounds that. Tasks that are gated are not in `ready`, and count for nothing. Workers that end by themselves
+//! (`--once`) are not measured well: what one has ended since its last heartbeat goes with it, and few live long enough to
+//! be seen twice. A worker that was killed is among those that take tasks, and what it ran is in `running`, until its lease
+//! ends.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -17,7 +17,7 @@ use forebay_store::{QueueCounts, Read, StoreError};
 use futures::{StreamExt, stream};
 use tokio::{
     sync::{Notify, broadcast},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -29,8 +29,13 @@ use crate::{
     oldest::Oldest,
 };
 
-/// How old a sample is at the most, when it is asked for.
+/// How old a sample is at the most when it is asked for, where a count takes no time.
 const FRESH_MAX: Duration = Duration::from_secs(1);
+/// And where it takes long: older than this, no figure is any use. A count that takes more than half of it is too slow.
+const FRESH_MAX_SLOW: Duration = Duration::from_secs(10);
+/// A worker that was heard of so much earlier than another is not counted on to take tasks: it may be dead. Wrong about one
+/// that lives, a queue is merely counted sooner.
+const SILENT_MAX: Duration = Duration::from_secs(15);
 /// How often all queues are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Between two counts while a queue is said to have woken and does not show it yet.
@@ -49,16 +54,18 @@ const BROKEN_WITHIN: Duration = Duration::from_millis(250);
 pub struct QueueSample {
     /// Which queue.
     pub queue: QueueName,
-    /// What waits in its lanes for a worker.
+    /// What waits in its lanes for a worker. On RabbitMQ without what other processes have been delivered and have not
+    /// claimed yet, mostly for milliseconds.
     pub ready: u64,
-    /// What runs, by the workers' word of a second ago at the most.
+    /// What runs, by the workers' word of a second ago at the most. What a worker that was killed ran counts until its
+    /// lease ends.
     pub running: u64,
     /// What waits in its lanes and may not run, since the queue is paused: no reason for more workers.
     pub gated: u64,
     /// What waits for a time.
     pub scheduled: u64,
-    /// How long the first of what is ready has been so, by the store's clock; `None` where nothing is ready, or it is
-    /// not known yet.
+    /// How long the first of what is ready has been so at least, by the store's clock; `None` where nothing is ready, or
+    /// it is not known yet.
     pub oldest_ready_age: Option<Duration>,
     /// How many workers it takes: see [`crate::desired`].
     pub desired_workers: u64,
@@ -124,6 +131,11 @@ struct Memory {
     broker_away: Option<Timestamp>,
 }
 
+/// What waits in each queue, if it is known.
+type Depths = BTreeMap<QueueName, Option<u64>>;
+/// Queues and workers.
+type OfStore = (Vec<QueueCounts>, Vec<WorkerInfo>);
+
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observer")
@@ -172,38 +184,41 @@ impl Observer {
         }
     }
 
-    /// What is known of a queue. It was counted at most a second before it was asked for, and not before the queue was
-    /// last heard of by [`Self::wakes`]. A queue that the store knows nothing of is a sample of zeros.
+    /// What is known of a queue. It is at most a second old, or as old as counts make it that take longer: a second and
+    /// twice the time of a count, and never more than ten. And it is not from before the queue was last heard of by
+    /// [`Self::wakes`]. A queue that the store knows nothing of is a sample of zeros.
     ///
     /// # Errors
-    /// Where any of it is not known, within two seconds or so: says which dependency is away, and since when.
+    /// Where any of it is not known, within two seconds or so: says which dependency is away, and since when. A count that
+    /// takes longer than that is only ever complete while [`Self::run`] runs.
     pub async fn sample(&self, queue: &QueueName) -> Result<QueueSample, Unknown> {
         let asked = Instant::now();
-        let since = |count: &Count| match count.unknown {
-            // What is not known does not get old so quickly: who asks may have waited long to hear that.
-            Some(_) => count.taken,
-            None => count.began,
-        };
-        let fresh = |count: &Count| asked.saturating_duration_since(since(count)) <= FRESH_MAX;
-        let Ok(count) = timeout(SAMPLE_MAX, self.count_unless(fresh)).await else {
+        let deadline = asked + SAMPLE_MAX;
+        let fresh = |count: &Count| is_fresh(count, asked);
+        let Ok(count) = timeout_at(deadline, self.count_unless(fresh)).await else {
             return Err(self.unanswered());
         };
         match count.queue(queue) {
             Some(figures) => figures.sample(count.at).ok_or_else(|| self.missing(&count)),
-            None if count.from_store => self.sample_of_new(queue, &count).await,
+            None if count.unknown.is_none() => self.sample_of_new(queue, &count, deadline).await,
             None => Err(self.missing(&count)),
         }
     }
 
-    /// The store has never seen it. That nothing waits is only known if the broker says so, too.
-    async fn sample_of_new(&self, queue: &QueueName, count: &Count) -> Result<QueueSample, Unknown> {
-        let away = AtomicBool::new(count.unknown.is_some());
-        let unknown = || self.missing(count);
-        let waiting = self.waiting(queue, &away).await.ok_or_else(unknown)?;
-        let mut figures = QueueFigures::nothing(queue.clone());
-        figures.ready = Some(waiting);
-        figures.desired_workers = Some(waiting.min(1));
-        figures.sample(count.at).ok_or_else(unknown)
+    /// The store has never seen it, and what is in a lane was recorded before. So its lanes are not asked for, which would
+    /// make them on some brokers; but what a broker that is away has accepted may be about to be recorded.
+    async fn sample_of_new(
+        &self,
+        queue: &QueueName,
+        count: &Count,
+        deadline: Instant,
+    ) -> Result<QueueSample, Unknown> {
+        let deadline = deadline.min(Instant::now() + self.0.bounds.broker);
+        match timeout_at(deadline, self.broker().check()).await {
+            Ok(Ok(())) => QueueFigures::nothing(queue.clone()).sample(count.at),
+            Ok(Err(_)) | Err(_) => None,
+        }
+        .ok_or_else(|| self.missing(count))
     }
 
     fn missing(&self, count: &Count) -> Unknown {
@@ -269,20 +284,15 @@ impl Observer {
 
     async fn count_with(&self, memory: &mut Memory) -> Arc<Count> {
         let (began, at) = (Instant::now(), self.0.sources.clock.now());
-        self.0.asks_broker.store(false, Ordering::Relaxed);
-        let from_store = self.ask_store().await;
-        self.0.asks_broker.store(true, Ordering::Relaxed);
         let former = self.latest();
+        let (depths, from_store) = self.ask_both(former.as_deref()).await;
         let (known, workers) = match from_store {
             Some((rows, workers)) => (rows.into_iter().map(of_store).collect(), Some(workers)),
             None => (former.as_deref().map(forget_rows).unwrap_or_default(), None),
         };
-        let away = AtomicBool::new(false);
-        let mut queues: Vec<QueueFigures> = stream::iter(known)
-            .map(|queue| self.with_ready(queue, &away))
-            .buffered(DEPTHS_AT_ONCE)
-            .collect()
-            .await;
+        // A queue that came to be just now is of the next count.
+        let with_depth = |queue: QueueFigures| depths.get(&queue.name).map(|depth| with_ready(queue, *depth));
+        let mut queues: Vec<QueueFigures> = known.into_iter().filter_map(with_depth).collect();
         if let Some(workers) = &workers {
             memory.judge(&mut queues, workers, began);
             memory
@@ -304,6 +314,36 @@ impl Observer {
         count
     }
 
+    /// First what waits and then what runs, so that what is claimed meanwhile is counted twice rather than not at all. Which
+    /// queues there are is known from the count before; where there are others, the store is asked again after them.
+    async fn ask_both(&self, former: Option<&Count>) -> (Depths, Option<OfStore>) {
+        let away = AtomicBool::new(false);
+        let names = former.into_iter().flat_map(|former| &former.queues);
+        let names = names.map(|queue| queue.name.clone()).collect();
+        let mut depths = self.ask_broker(names, &away).await;
+        let answer = self.ask_store().await;
+        let rows = answer.iter().flat_map(|(rows, _)| rows);
+        let others = rows.filter(|row| !depths.contains_key(&row.name));
+        let others: Vec<QueueName> = others.map(|row| row.name.clone()).collect();
+        if others.is_empty() {
+            return (depths, answer);
+        }
+        depths.extend(self.ask_broker(others, &away).await);
+        (depths, self.ask_store().await)
+    }
+
+    async fn ask_broker(&self, queues: Vec<QueueName>, away: &AtomicBool) -> Depths {
+        self.0.asks_broker.store(true, Ordering::Relaxed);
+        stream::iter(queues)
+            .map(|queue| async {
+                let waiting = self.waiting(&queue, away).await;
+                (queue, waiting)
+            })
+            .buffered(DEPTHS_AT_ONCE)
+            .collect()
+            .await
+    }
+
     fn keep(&self, count: &Arc<Count>, former: Option<&Count>) {
         count.publish(&self.0.sources.metrics);
         *lock(&self.0.latest) = Some(Arc::clone(count));
@@ -317,7 +357,8 @@ impl Observer {
 
     /// Queues and workers, if both are known. Asked once more where it failed as on a broken connection: the pool may
     /// have handed one out that a restarted database had closed.
-    async fn ask_store(&self) -> Option<(Vec<QueueCounts>, Vec<WorkerInfo>)> {
+    async fn ask_store(&self) -> Option<OfStore> {
+        self.0.asks_broker.store(false, Ordering::Relaxed);
         let began = Instant::now();
         let ask = || async {
             let store = &self.0.sources.store;
@@ -342,19 +383,9 @@ impl Observer {
         }
     }
 
-    /// What waits in the lanes of a paused queue is gated.
-    async fn with_ready(&self, mut queue: QueueFigures, away: &AtomicBool) -> QueueFigures {
-        let waiting = self.waiting(&queue.name, away).await;
-        (queue.ready, queue.gated) = match queue.paused {
-            Some(true) => (waiting.map(|_| 0), waiting),
-            Some(false) => (waiting, waiting.map(|_| 0)),
-            None => (waiting, None),
-        };
-        queue
-    }
-
-    /// Asks for the depth of a queue's lanes. What is delivered and not acknowledged waits as well: it is not claimed yet,
-    /// and where its worker has died it comes again. A broker that is `away` for one queue is not asked for the others: a
+    /// Asks for the depth of a queue's lanes. What is delivered and not acknowledged waits as well, where the broker shows
+    /// it: it is not claimed yet, and where its worker has died it comes again. RabbitMQ does not show what other processes
+    /// hold, which is claimed within milliseconds, unless its kind has no room for seconds. A broker that is `away` for one queue is not asked for the others: a
     /// thousand timeouts would take longer than anybody waits.
     async fn waiting(&self, queue: &QueueName, away: &AtomicBool) -> Option<u64> {
         let mut sum = 0_u64;
@@ -413,10 +444,16 @@ impl Memory {
     fn judge(&mut self, queues: &mut [QueueFigures], workers: &[WorkerInfo], now: Instant) {
         let names: BTreeSet<&QueueName> = queues.iter().map(|queue| &queue.name).collect();
         self.windows.retain(|name, _| names.contains(name));
+        // By the store's clock, as all of them: this one's may be wrong.
+        let latest = workers.iter().map(|worker| worker.heartbeat_at).max();
+        let is_heard = |worker: &WorkerInfo| {
+            let silent = latest.map(|latest| Duration::try_from(latest.duration_since(worker.heartbeat_at)));
+            matches!(silent, Some(Ok(silent)) if silent <= SILENT_MAX)
+        };
         for queue in queues {
             queue.is_served = workers
                 .iter()
-                .any(|worker| !worker.draining && worker.queues.contains(&queue.name));
+                .any(|worker| !worker.draining && is_heard(worker) && worker.queues.contains(&queue.name));
             let window = self.windows.entry(queue.name.clone()).or_default();
             if let (Some(ready), Some(running)) = (queue.ready, queue.running) {
                 window.push(now, &Load::of(&queue.name, ready, running, workers));
@@ -436,6 +473,30 @@ impl Memory {
         let store = note(&mut self.store_away, store);
         Unknown::of(store, note(&mut self.broker_away, broker))
     }
+}
+
+/// Whether a count will do for who asks at `asked`. One that takes long makes figures that are as old when it is complete,
+/// and the next one is only complete that much later.
+fn is_fresh(count: &Count, asked: Instant) -> bool {
+    let (since, most) = match count.unknown {
+        // What is not known does not get old so quickly: who asks may have waited long to hear that.
+        Some(_) => (count.taken, FRESH_MAX),
+        None => {
+            let length = count.taken.saturating_duration_since(count.began);
+            (count.began, (FRESH_MAX + length * 2).min(FRESH_MAX_SLOW))
+        }
+    };
+    asked.saturating_duration_since(since) <= most
+}
+
+/// What waits in the lanes of a paused queue is gated.
+fn with_ready(mut queue: QueueFigures, waiting: Option<u64>) -> QueueFigures {
+    (queue.ready, queue.gated) = match queue.paused {
+        Some(true) => (waiting.map(|_| 0), waiting),
+        Some(false) => (waiting, waiting.map(|_| 0)),
+        None => (waiting, None),
+    };
+    queue
 }
 
 fn of_store(row: QueueCounts) -> QueueFigures {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what does not unwrap here is a failed test")]
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -38,8 +39,23 @@ struct Inner {
     workers: Vec<WorkerInfo>,
     /// What waits in the default lane of each queue.
     ready: u64,
+    /// So many are claimed as soon as one has looked at their lane, or at the store.
+    claimed: u64,
+    claimed_after_store: bool,
+    /// How long a look at a lane takes.
+    slow: Duration,
+    /// Which queues' lanes were looked at.
+    looked_at: BTreeSet<QueueName>,
     counts: usize,
     walks: Vec<ReadyWalk>,
+}
+
+impl Inner {
+    fn claim(&mut self) {
+        let claimed = std::mem::take(&mut self.claimed);
+        self.ready -= claimed;
+        self.queues[0].running += claimed;
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +138,11 @@ impl Read for World {
     async fn queues(&self) -> forebay_store::Result<Vec<QueueCounts>> {
         let mut inner = self.store("list queues").await?;
         inner.counts += 1;
-        Ok(inner.queues.clone())
+        let answer = inner.queues.clone();
+        if inner.claimed_after_store {
+            inner.claim();
+        }
+        Ok(answer)
     }
 
     async fn paused_queues(&self) -> forebay_store::Result<Vec<QueueName>> {
@@ -163,9 +183,19 @@ impl Broker for World {
 
     async fn depth(&self, lane: &Lane) -> forebay_broker::Result<Depth> {
         self.broker().await?;
+        let slow = self.lock().slow;
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
+        let mut inner = self.lock();
+        inner.looked_at.insert(lane.queue.clone());
         let is_used = lane.queue == images() && lane.priority == Priority::Default;
+        let waiting = if is_used { inner.ready } else { 0 };
+        if is_used && !inner.claimed_after_store {
+            inner.claim();
+        }
         Ok(Depth {
-            waiting: if is_used { self.lock().ready } else { 0 },
+            waiting,
             delivered: 0,
         })
     }
@@ -241,7 +271,11 @@ async fn a_sample_is_a_second_old_at_the_most() {
     assert_eq!(observer.sample(&images()).await.unwrap().ready, 5);
     seconds(0.2).await;
     assert_eq!(observer.sample(&images()).await.unwrap().ready, 6);
-    assert_eq!(world.lock().counts, 2);
+    assert_eq!(
+        world.lock().counts,
+        3,
+        "the first time, it is asked which there are"
+    );
     assert!(world.shows("forebay_queue_ready{queue=\"images\"} 6"));
 }
 
@@ -301,10 +335,90 @@ async fn what_a_pause_holds_back_is_gated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_queue_is_a_known_zero() {
-    let (_world, observer) = World::new();
-    let sample = observer.sample(&"unheard-of".parse().unwrap()).await.unwrap();
+async fn an_unknown_queue_is_a_known_zero_and_its_lanes_are_not_looked_at() {
+    let (world, observer) = World::new();
+    let unheard_of = "unheard-of".parse().unwrap();
+    let sample = observer.sample(&unheard_of).await.unwrap();
     assert_eq!((sample.ready, sample.running, sample.desired_workers), (0, 0, 0));
+    // Without the broker nobody knows, even if the last count is new.
+    world.lock().broker = Mood::Down;
+    let unknown = observer.sample(&unheard_of).await.unwrap_err();
+    assert!(matches!(unknown, Unknown::Broker { .. }), "{unknown}");
+    assert_eq!(world.lock().looked_at, BTreeSet::from([images()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_claimed_during_a_count_is_not_lost_from_it() {
+    for claimed_after_store in [false, true] {
+        let (world, observer) = World::new();
+        for first in [true, false] {
+            {
+                let mut inner = world.lock();
+                inner.claimed_after_store = claimed_after_store;
+                (inner.ready, inner.claimed) = (2, 2);
+                inner.queues[0].running = 0;
+            }
+            let count = observer.count().await;
+            let images = &count.queues[0];
+            let all = images.ready.unwrap() + images.running.unwrap();
+            assert!(all >= 2, "{images:?}, first: {first}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_that_takes_long_serves_for_longer() {
+    let (world, observer) = World::new();
+    // Three lanes.
+    world.lock().slow = Duration::from_secs(1);
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let (observer, stop) = (observer.clone(), stop.clone());
+        async move { observer.run(stop).await }
+    });
+    seconds(3.5).await;
+    for second in 0..10 {
+        world.lock().ready = second;
+        for _ in 0..10 {
+            let sample = observer.sample(&images()).await.unwrap();
+            assert!(sample.ready + 7 >= second, "{sample:?} at {second}");
+            seconds(0.1).await;
+        }
+    }
+    // Nobody counts any more.
+    stop.cancel();
+    seconds(10.1).await;
+    assert!(observer.sample(&images()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_silent_while_others_are_not_does_not_count_as_serving() {
+    let (world, observer) = World::new();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let other = WorkerInfo {
+        queues: vec!["other".parse().unwrap()],
+        heartbeat_at: at(100),
+        ..worker(0)
+    };
+    for (heard, counts_early) in [(85, false), (84, true)] {
+        let heard_at = WorkerInfo {
+            heartbeat_at: at(heard),
+            ..worker(0)
+        };
+        world.lock().workers = vec![heard_at, other.clone()];
+        let stop = CancellationToken::new();
+        tokio::spawn({
+            let (observer, stop) = (observer.clone(), stop.clone());
+            async move { observer.run(stop).await }
+        });
+        seconds(1.05).await;
+        let before = world.lock().counts;
+        world.signals.send(queued()).unwrap();
+        seconds(0.05).await;
+        assert_eq!(world.lock().counts > before, counts_early, "heard of at {heard}");
+        stop.cancel();
+        seconds(2.0).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -202,9 +202,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics at zero, and `forebay_build_info`.
+    /// All metrics at zero, and `forebay_build_info` of a process that is none of the `forebay` binary's.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_role("library")
+    }
+
+    /// All metrics at zero, and `forebay_build_info` of a process of this role: `api`, `worker`, `scaler`, `dev`.
+    #[must_use]
+    pub fn of_role(role: &'static str) -> Self {
         let metrics = Self {
             registry: Registry::default(),
             labels: Mutex::default(),
@@ -236,15 +242,15 @@ impl Metrics {
             queue_desired_workers: Family::default(),
             queue_stats_timestamp: Family::default(),
         };
-        metrics.registered()
+        metrics.registered(role)
     }
 
-    fn registered(mut self) -> Self {
+    fn registered(mut self, role: &'static str) -> Self {
         let mut registry = Registry::default();
         registry.register(
             "forebay_build",
-            "The version of this program",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+            "The version of this program, and what this process of it does",
+            Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]),
         );
         registry.register(
             "forebay_tasks_submitted",
@@ -627,7 +633,11 @@ mod tests {
             "forebay_queue_desired_workers{queue=\"default\"} 5",
             "forebay_queue_stats_timestamp_seconds{} 1",
             "forebay_fenced_writes_total 0",
-            "forebay_build_info{version=",
+            concat!(
+                "forebay_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\",role=\"library\"} 1"
+            ),
             "process_resident_memory_bytes",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

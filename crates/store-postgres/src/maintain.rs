@@ -1,8 +1,12 @@
 //! The schema, and the partitions of `tasks`: what is done rarely, and may take its time.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
+use forebay_core::{TaskId, Timestamp};
 use forebay_store::{Admin, Result, StoreError};
 use sqlx::{
     Connection, PgConnection,
@@ -30,6 +34,11 @@ const REJECTS_KEPT: i64 = 10_000;
 
 /// How long maintenance waits for a lock. Whoever comes after it waits with it, so that is short: it tries again later.
 const LOCK_TIME_MAX: &str = "SET lock_timeout = '1s'";
+
+/// In how many slices a day is looked at, and how many times as long as a look the rest after it is.
+const SLICES: u64 = 96;
+const RESTS: u32 = 4;
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
 /// The version of the schema that this program was made for.
 pub(crate) fn schema_version() -> i64 {
@@ -117,12 +126,38 @@ async fn drop_expired(
         .fetch_all(&mut *connection)
         .await?;
     for day in days {
+        if has_unfinished(connection, &day).await? {
+            continue;
+        }
         let drop = sqlx::query(include_str!("../queries/partitions_drop.sql")).bind(day);
         drop.execute(&mut *connection).await?;
     }
     let stray = sqlx::query(include_str!("../queries/tasks_drop_stray.sql")).bind(retention_us);
     stray.execute(&mut *connection).await?;
     Ok(())
+}
+
+/// Whether a task of a day is not final. A day that is to be dropped is mostly not in memory any more: it is read slice by
+/// slice, with rests in between, so that those who write to the same disk have the most of it. The function that drops it
+/// looks again, at what was just read.
+async fn has_unfinished(connection: &mut PgConnection, day: &str) -> std::result::Result<bool, sqlx::Error> {
+    let midnight: Timestamp = format!("{day}T00:00:00Z").parse().map_err(sqlx::Error::decode)?;
+    let midnight = midnight.as_millisecond().unsigned_abs();
+    let slice_ms = DAY_MS / SLICES;
+    for slice in 0..SLICES {
+        let began = Instant::now();
+        let from = midnight + slice * slice_ms;
+        let found: bool = sqlx::query_scalar(include_str!("../queries/partitions_unfinished.sql"))
+            .bind(TaskId::lower_bound(from))
+            .bind(TaskId::lower_bound(from + slice_ms))
+            .fetch_one(&mut *connection)
+            .await?;
+        if found {
+            return Ok(true);
+        }
+        tokio::time::sleep(began.elapsed() * RESTS).await;
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

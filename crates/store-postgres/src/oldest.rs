@@ -47,8 +47,8 @@ pub(crate) async fn oldest_ready(client: &Client, queue: &QueueName, walk: Ready
         Walked::Nothing | Walked::NotYet => dispatched,
     };
     walk.from = walk.from.map(|from| from.min(now));
-    let age = since.filter(|_| is_complete);
-    let age = age.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default());
+    // What was found has waited so long at least, even if there may be something that has waited longer.
+    let age = since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default());
     Ok(OldestReady {
         age,
         walk,

@@ -17,7 +17,7 @@ use forebay_core::{
 };
 use forebay_store::{
     Admin, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat, Operate, Read,
-    ReadySink, Record, StoreError, TaskFilter,
+    ReadySink, ReadyWalk, Record, StoreError, TaskFilter,
 };
 use forebay_store_postgres::{PostgresOptions, PostgresStore};
 use forebay_testkit::{postgres::Postgres, wait};
@@ -598,4 +598,23 @@ async fn everything_at_once_over_the_same_tasks_neither_fails_nor_runs_twice() {
         "what waits is due, and nothing runs under nobody"
     );
     assert_eq!(sql(&database, "SELECT count(*) FROM claims").await, "0");
+}
+
+/// More than are looked at of what other queues have dispatched hide only what this one has dispatched itself.
+#[tokio::test]
+async fn what_was_accepted_has_an_age_whatever_other_queues_have_dispatched() {
+    let (store, database) = shared().await;
+    sql(
+        &database,
+        "INSERT INTO due (task_id, fence, priority, run_at, dispatched_at, queue, kind)
+         SELECT gen_random_uuid(), 0, 'default', now(), now(), 'other', 'echo' FROM generate_series(1, 20000)",
+    )
+    .await;
+    let accepted = task();
+    store.record(std::slice::from_ref(&accepted)).await.unwrap();
+    let found = store
+        .oldest_ready(&accepted.lane.queue, ReadyWalk::default())
+        .await
+        .unwrap();
+    assert!(found.age.is_some() && !found.is_complete, "{found:?}");
 }

@@ -68,11 +68,13 @@ pub struct ReadyWalk {
 /// What a walk in search of what is ready has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OldestReady {
-    /// How long the first of it has been ready, by the store's clock. `None` where nothing was found.
+    /// How long the first of it has been ready, by the store's clock; at least so long where the walk is not complete.
+    /// `None` where nothing was found.
     pub age: Option<Duration>,
     /// Where to go on.
     pub walk: ReadyWalk,
-    /// Whether the walk has come to a ready task or to the present. Where it has not, nothing is known yet.
+    /// Whether the walk has come to a ready task or to the present. Where it has not, there may be
+    /// something that has waited longer than what was found.
     pub is_complete: bool,
 }
 

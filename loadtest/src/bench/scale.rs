@@ -188,14 +188,14 @@ async fn retention(stack: &Stack, figures: &mut Figures) -> Result<()> {
     let worker = stack.worker(CONCURRENCY).await?;
     let before = partitions(stack)?;
     let calm = http::singles(server, 16, WINDOW, u64::MAX).await?;
-    let load = tokio::spawn(http::singles(server, 16, WINDOW * 2, u64::MAX));
+    let load = tokio::spawn(http::singles(server, 16, WINDOW * 4, u64::MAX));
     let keeper = stack
         .worker_with(&["--roles", "dispatcher", "--retention-days", "3"])
         .await?;
     let under = load.await??;
     drop(keeper);
     let dropped = before.saturating_sub(partitions(stack)?);
-    ensure!(dropped > 0, "retention dropped nothing within {:?}", WINDOW * 2);
+    ensure!(dropped > 0, "retention dropped nothing within {:?}", WINDOW * 4);
     wait(&worker, calm.accepted + under.accepted).await?;
     for (row, singles) in [("no drop", &calm), ("while days are dropped", &under)] {
         let row = format!("retention: submit one by one, 16 connections, {row}");

@@ -48,8 +48,8 @@ impl Watermarks {
     }
 }
 
-/// At least so long after a heartbeat comes the next one, where there is something new to say. It is what bounds the age of
-/// what is said to run.
+/// At least so long after an early heartbeat comes the next early one, where there is something new to say. It is what
+/// bounds the age of what is said to run. What happens first after any other heartbeat is said at once.
 const EARLIEST: Duration = Duration::from_secs(1);
 /// How long is waited for more of the same before it is said: tasks start and end in batches.
 const GATHER: Duration = Duration::from_millis(20);
@@ -84,8 +84,12 @@ impl Beat {
         let interval = self.shared.options.heartbeat_interval();
         let mut backoff = Backoff::default();
         let mut heard = Instant::now();
+        let mut early = None;
         loop {
-            let began = Instant::now();
+            if self.life.id().is_none() {
+                // Before it is looked at, so that this is no news in the new life.
+                self.running.news.forget();
+            }
             let said = self.news();
             let wait = match self.beat().await {
                 Ok(()) => {
@@ -105,9 +109,10 @@ impl Beat {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.more_to_say(&said, began), if wait > EARLIEST => {}
+                biased;
                 () = self.life.questioned() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = self.more_to_say(&said, early), if wait > EARLIEST => early = Some(Instant::now()),
             }
         }
     }
@@ -121,10 +126,12 @@ impl Beat {
         }
     }
 
-    /// Waits until a heartbeat would say something else than the one before, which `began` so long ago; but not before it
-    /// may come. Where nothing happens, nothing is looked at.
-    async fn more_to_say(&self, said: &News, began: Instant) {
-        tokio::time::sleep_until(began + EARLIEST).await;
+    /// Waits until a heartbeat would say something else than the one before; but not before it may come, after the last
+    /// `early` one. Where nothing happens, nothing is looked at.
+    async fn more_to_say(&self, said: &News, early: Option<Instant>) {
+        let gathered = Instant::now() + GATHER;
+        let may_come = early.map_or(gathered, |early| gathered.max(early + EARLIEST));
+        tokio::time::sleep_until(may_come).await;
         while self.news() == *said {
             self.running.news.wait().await;
             tokio::time::sleep(GATHER).await;
@@ -136,7 +143,6 @@ impl Beat {
         let limit = (self.shared.options.lease / 2).max(Duration::from_millis(100));
         let Some(id) = self.life.id() else {
             let id = WorkerId::new(self.shared.clock.now(), &random_bytes());
-            self.running.news.forget();
             let beat = self.heartbeat(id);
             within(limit, "register the worker", self.shared.store.register(&beat)).await?;
             info!(worker = %id, "registered");

@@ -227,10 +227,12 @@ impl Executor {
             Arc::clone(&self.running),
             Arc::clone(&self.pauses),
         );
-        let pauses = pauses::follow(Arc::clone(&self.shared), Arc::clone(&self.pauses));
-        let rest = self.rest.clone();
+        let (shared, pauses) = (Arc::clone(&self.shared), Arc::clone(&self.pauses));
+        let ttl = self.shared.options.intake.health_ttl + 3 * pauses::ASK_EVERY;
+        let reporter = self.shared.health.component(pauses::COMPONENT, ttl);
+        let (beats, asks) = (self.rest.clone(), self.rest.clone());
         self.parts.spawn(async move {
-            beat.run(rest).await;
+            beat.run(beats).await;
             Ok("heartbeat")
         });
         self.parts.spawn(async move {
@@ -242,7 +244,9 @@ impl Executor {
             Ok("signal listener")
         });
         self.parts.spawn(async move {
-            pauses.await;
+            asks.run_until_cancelled(pauses::follow(shared, pauses, &reporter))
+                .await;
+            reporter.retire();
             Ok("follower of pauses")
         });
     }
@@ -355,7 +359,9 @@ impl Executor {
 
     fn report(&self) {
         let free = self.slots.free();
-        self.shared.metrics.worker_slots(self.slots.total() - free, free);
+        // The two are not read in one moment.
+        let busy = self.slots.total().saturating_sub(free);
+        self.shared.metrics.worker_slots(busy, free);
         if self.shared.load.receiver_count() > 0 {
             self.shared.load.send_replace(self.running.load());
         }

@@ -10,7 +10,7 @@ use forebay_core::Lane;
 use tokio::{task::JoinSet, time::Instant};
 use tracing::info;
 
-use super::{Executor, unpanicked};
+use super::{Executor, pauses, unpanicked};
 use crate::shared::{BROKER_CALL_MAX, Shared, chain};
 
 /// How many tasks wait in the lanes, or why that is not known.
@@ -19,6 +19,8 @@ type Count = Result<u64, String>;
 /// How far the look for what is ready has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// Something runs here: what lanes answer does not count.
+    Working,
     /// Lanes are asked.
     Asking,
     /// All have answered with nothing. None is asked again; some may still be answering.
@@ -53,7 +55,7 @@ impl Once {
 
     /// There is something to do.
     fn begin_anew(&mut self) {
-        self.stage = Stage::Asking;
+        self.stage = Stage::Working;
         self.since = Instant::now();
         self.counts.abort_all();
         self.problem = None;
@@ -85,6 +87,10 @@ impl Executor {
             once.begin_anew();
             return None;
         }
+        if once.stage == Stage::Working {
+            once.stage = Stage::Asking;
+            self.intake.doubt();
+        }
         if once.stage == Stage::Over {
             info!("nothing is ready: the worker ends");
             return Some(Ok(()));
@@ -102,7 +108,8 @@ impl Executor {
 
     /// Whether lanes are to be asked for more.
     pub(super) fn is_asking(&self) -> bool {
-        self.once.as_ref().is_none_or(|once| once.stage == Stage::Asking)
+        let once = self.once.as_ref();
+        once.is_none_or(|once| matches!(once.stage, Stage::Working | Stage::Asking))
     }
 
     /// The broker has counted what is in the lanes.
@@ -162,7 +169,12 @@ impl Executor {
         if self.life.id().is_none() {
             return "the store has not registered this worker".to_owned();
         }
-        let unhealthy = self.shared.health.problems().into_iter().next();
+        let mut problems = self.shared.health.problems();
+        if self.paused.is_none() {
+            // No lane is asked before these are known.
+            problems.sort_by_key(|(component, _)| component != pauses::COMPONENT);
+        }
+        let unhealthy = problems.into_iter().next();
         problem
             .or_else(|| unhealthy.map(|(component, problem)| format!("{component}: {problem}")))
             .unwrap_or_else(|| "the lanes have not answered".to_owned())

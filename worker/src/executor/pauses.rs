@@ -2,20 +2,23 @@
 //!
 //! A pause is a brake and no lock: the store grants what is claimed, and a worker that has not heard of a pause yet goes
 //! on for a moment. It hears by a signal, or else by asking every second; while the store does not answer, what was heard
-//! last counts.
+//! last counts. Health and the log say so meanwhile.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use forebay_core::QueueName;
+use forebay_runtime::health::Reporter;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
 
 /// How often the store is asked without a signal, after it has answered or failed.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The shortest time between two questions, however many signals come.
 const ASK_SELDOM: Duration = Duration::from_millis(50);
+/// What this is called in health.
+pub(super) const COMPONENT: &str = "pauses";
 
 /// The queues that are paused.
 pub(super) type Paused = Arc<BTreeSet<QueueName>>;
@@ -69,12 +72,33 @@ impl Pauses {
 }
 
 /// Asks the store for ever.
-pub(super) async fn follow(shared: Arc<Shared>, pauses: Arc<Pauses>) {
+pub(super) async fn follow(shared: Arc<Shared>, pauses: Arc<Pauses>, reporter: &Reporter) {
+    // Whether the log says that it fails: once when it begins, and once when it works again.
+    let mut failing = false;
     loop {
         let asked = shared.store.paused_queues();
         match within(STORE_CALL_MAX, "list paused queues", asked).await {
-            Ok(paused) => pauses.set(paused),
-            Err(error) => debug!(error = chain(&error), "which queues are paused is not known"),
+            Ok(paused) => {
+                pauses.set(paused);
+                reporter.ok();
+                if std::mem::take(&mut failing) {
+                    info!("the store tells again which queues are paused");
+                }
+            }
+            Err(error) => {
+                let error = chain(&error);
+                if std::mem::replace(&mut failing, true) {
+                    debug!(error, "the store still does not tell which queues are paused");
+                } else {
+                    let known = pauses.now().is_some();
+                    warn!(
+                        error,
+                        known,
+                        "the store does not tell which queues are paused: what is known counts, and where nothing is, nothing starts"
+                    );
+                }
+                reporter.failing(error);
+            }
         }
         tokio::time::sleep(ASK_SELDOM).await;
         let wait = ASK_EVERY.saturating_sub(ASK_SELDOM);

@@ -145,7 +145,8 @@ async fn what_it_cannot_run_does_not_keep_it() {
     assert_eq!(world.store.task(ids[0]).unwrap().state, State::Queued);
 }
 
-#[tokio::test]
+/// In a time of its own, in which a machine that is busy is not slow.
+#[tokio::test(start_paused = true)]
 async fn one_that_cannot_look_gives_up_and_says_why() {
     let options = WorkerOptions {
         look_patience: Duration::from_millis(700),
@@ -155,16 +156,24 @@ async fn one_that_cannot_look_gives_up_and_says_why() {
     world.broker.set_away(true);
     let worker = world.worker(options.clone(), succeed());
     let error = worker.ends().await.unwrap_err().to_string();
-    assert!(error.starts_with("could not find out within 700ms whether anything is ready: lane default."));
+    let expected = "could not find out within 700ms whether anything is ready: lane default.";
+    assert!(error.starts_with(expected), "{error}");
 
     let world = World::default();
     world.store.set_away(true);
-    let worker = world.worker(options, succeed());
+    let worker = world.worker(options.clone(), succeed());
     let error = worker.ends().await.unwrap_err().to_string();
     assert!(
         error.ends_with("the store has not registered this worker"),
         "{error}"
     );
+
+    let world = World::default();
+    world.store.hide_pauses(true);
+    let worker = world.worker(options, succeed());
+    let error = worker.ends().await.unwrap_err().to_string();
+    assert!(error.contains("ready: pauses: "), "{error}");
+    assert!(error.contains("list paused queues"), "{error}");
 }
 
 #[tokio::test]

@@ -301,9 +301,22 @@ async fn nothing_starts_before_the_pauses_are_known() {
     holds("it is registered", || store.worker_count() == 1).await;
     assert!(!world.broker.is_read(&lane()));
     assert_eq!(world.broker.depth_of(&lane()), waiting(5));
-    assert!(!worker.health.problems().is_empty());
+    let is_said = || {
+        let problems = worker.health.problems();
+        problems
+            .iter()
+            .any(|(part, problem)| part == "pauses" && problem.contains("list paused queues"))
+    };
+    holds("it says why nothing starts", is_said).await;
     store.hide_pauses(false);
     world.wait_for_all(&recorded, State::Succeeded).await;
+    worker.is_healthy().await;
+    // What was heard last counts, and it is said that nothing newer is known.
+    store.hide_pauses(true);
+    holds("it says that it can't ask", is_said).await;
+    let id = world.submit(request()).await;
+    world.wait_for(id, State::Succeeded).await;
+    store.hide_pauses(false);
     worker.is_healthy().await;
     worker.drain().await;
 }
