@@ -3,13 +3,13 @@
 #   docker build --tag ghcr.io/forebay/forebay:dev .
 #
 # Platforms. Nothing here names an architecture: each platform is built natively, so that neither a cross compiler nor an
-# emulator decides what is shipped. CI builds linux/amd64 and linux/arm64 on a machine of that kind each, pushes both by
-# digest, and joins them:
+# emulator decides what is shipped. For an image of both linux/amd64 and linux/arm64, build each on a machine of that kind,
+# push both by digest, and join them:
 #
 #   docker buildx build --platform linux/arm64 --output type=image,name=ghcr.io/forebay/forebay,push-by-digest=true,push=true .
 #   docker buildx imagetools create --tag ghcr.io/forebay/forebay:0.1.0 ghcr.io/forebay/forebay@sha256:… ghcr.io/forebay/forebay@sha256:…
 #
-# Bases are pinned by tag here. CI pins them by digest too, with what it has resolved and scanned:
+# Bases are pinned by tag here. To pin them by digest too:
 #
 #   --build-arg RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm@sha256:…      (docker buildx imagetools inspect IMAGE)
 #   --build-arg RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot@sha256:…
@@ -33,7 +33,7 @@ WORKDIR /src
 # Whatever a compiler would write of the time of day.
 ENV SOURCE_DATE_EPOCH=0
 # Dependencies get a layer of their own, by a recipe made of the manifests. Cache mounts would be simpler, but they stay on
-# the machine: a layer travels with `--cache-to`, and CI's machines are new each time.
+# the machine: a layer travels with `--cache-to`.
 ARG CARGO_CHEF_VERSION=0.1.78
 RUN cargo install cargo-chef --locked --version "${CARGO_CHEF_VERSION}"
 

@@ -116,13 +116,33 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- dict "pools" $pools | toJson -}}
 {{- end -}}
 
+{{/*
+How many connections to PostgreSQL there are at most: of each process as many as its pools hold, and one more of a recorder, for
+maintenance.
+*/}}
+{{- define "forebay.databaseConnections" -}}
+{{- $v := .Values -}}
+{{- $api := int (ternary $v.api.autoscaling.max $v.api.replicas $v.api.autoscaling.enabled) -}}
+{{- $sum := mul $api (add $v.api.databaseConnections.hot $v.api.databaseConnections.read) -}}
+{{- if $v.scaler.enabled -}}
+{{- $sum = add $sum (mul $v.scaler.replicas (add $v.scaler.databaseConnections.hot $v.scaler.databaseConnections.read)) -}}
+{{- end -}}
+{{- $sum = add $sum (mul $v.recorder.replicas (add $v.recorder.databaseConnections.hot $v.recorder.databaseConnections.read 1)) -}}
+{{- range $pool := (include "forebay.pools" . | fromJson).pools -}}
+{{- $workers := $pool.replicas -}}
+{{- if include "forebay.isScaled" (list $ $pool) -}}{{- $workers = $pool.scaling.max -}}{{- end -}}
+{{- $sum = add $sum (mul $workers (add $pool.databaseConnections.hot $pool.databaseConnections.read)) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
 {{/* Whether KEDA scales a pool: (list . pool). */}}
 {{- define "forebay.isScaled" -}}
 {{- $root := index . 0 -}}{{- $pool := index . 1 -}}
 {{- if and $root.Values.keda.enabled $pool.scaling.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{/* The variables of a container of ours: (dict "root" . "for" "api|scaler|worker|migrate" "extra" list). */}}
+{{/* The variables of a container of ours: (dict "root" . "for" "api|scaler|worker|migrate" "extra" list "values" what values.yaml has of it). */}}
 {{- define "forebay.env" -}}
 {{- $c := .root.Values.config -}}
 - name: FOREBAY_DATABASE_URL_FILE
@@ -136,6 +156,10 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
   value: {{ $c.natsStreamMaxBytes | quote }}
 - name: FOREBAY_RABBITMQ_QUEUE_MAX_BYTES
   value: {{ $c.rabbitmqQueueMaxBytes | quote }}
+- name: FOREBAY_DATABASE_HOT_CONNECTIONS
+  value: {{ .values.databaseConnections.hot | int | toString | quote }}
+- name: FOREBAY_DATABASE_READ_CONNECTIONS
+  value: {{ .values.databaseConnections.read | int | toString | quote }}
 {{- end }}
 - name: FOREBAY_LOG_FORMAT
   value: {{ $c.logFormat }}

@@ -20,10 +20,15 @@
     (dict "name" "POD_NAME" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.name")))
     (dict "name" "POD_NAMESPACE" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.namespace")))) -}}
 {{- end -}}
+{{- if $pool.job -}}
+{{- /* Whoever wants to save a node must not take it from under hours of work. */ -}}
+{{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true" -}}
+{{- $_ := set $pool "podAnnotations" (mergeOverwrite $stay $pool.podAnnotations) -}}
+{{- end -}}
 {{- $config := $pool.handlersConfigMap -}}
 {{- if $pool.handlers -}}{{- $config = include "forebay.name" (list $root $component) -}}{{- end -}}
 {{- dict "component" $component "values" $pool "args" $args "served" true "image" $pool.image
-    "env" (include "forebay.env" (dict "root" $root "for" "worker" "extra" (concat $own $pool.extraEnv)))
+    "env" (include "forebay.env" (dict "root" $root "for" "worker" "values" $pool "extra" (concat $own $pool.extraEnv)))
     "account" (include "forebay.name" (list $root $component)) "token" $cost
     "grace" (add $pool.drainTimeoutSeconds 15) "checksum" $pool.handlers "config" $config
     "connections" (list "database-url" "broker-url") "tmpSize" $pool.tmpSize | toJson -}}

@@ -71,7 +71,7 @@ CASES = {
     "placed": (
         {
             **SECRET,
-            "config": {"log": "debug", "otlpEndpoint": "http://otel:4317", "retentionDays": 3, "extraEnv": [{"name": "FOREBAY_DATABASE_HOT_CONNECTIONS", "value": "4"}]},
+            "config": {"log": "debug", "otlpEndpoint": "http://otel:4317", "retentionDays": 3, "extraEnv": [{"name": "FOREBAY_GRPC_ADDR", "value": "0.0.0.0:50051"}]},
             "api": {
                 "nodeSelector": {"kubernetes.io/arch": "arm64"},
                 "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -145,6 +145,7 @@ REFUSED = {
     "latest": ({**SECRET, "image": {"tag": "latest"}}, "tag"),
     "a digest that is none": ({**SECRET, "image": {"digest": "0123"}}, "digest"),
     "a duration that is none": ({**SECRET, "config": {"lease": "long"}}, "lease"),
+    "no connection to read by": ({**SECRET, "recorder": {"databaseConnections": {"read": 0}}}, "read"),
     "two NATS servers": ({**SECRET, "config": {"natsReplicas": 2}}, "natsReplicas"),
     "no connections": ({}, "where are the database and the broker"),
     "connections twice": ({"connections": {"existingSecret": "a", "databaseUrl": "b"}}, "say one"),
@@ -155,6 +156,7 @@ REFUSED = {
     "Jobs without KEDA": ({**SECRET, "pools": [{"name": "a", "job": True}]}, "needs KEDA"),
     "Jobs by cpu": ({**scaled("cpu"), "pools": [{"name": "a", "job": True, "scaling": {"min": 1}}]}, "Jobs cannot be scaled by CPU"),
     "desired_workers from elsewhere": ({**scaled("prometheus"), "pools": [{"name": "a", "scaling": {"mode": "desired_workers"}}]}, "desired_workers"),
+    "desired_workers of Jobs": ({**scaled("external-push"), "pools": [{"name": "a", "job": True, "scaling": {"mode": "desired_workers"}}]}, "use the mode tasks"),
     "NATS somewhere": (scaled("nats-jetstream"), "monitoringEndpoint is not set"),
     "no scaler to ask": ({**scaled("external-push"), "scaler": {"enabled": False}}, "scaler.enabled is off"),
     "TLS on one side": ({**scaled("external-push"), "scaler": {"tls": {"secretName": "a"}}}, "must be set together"),

@@ -14,6 +14,12 @@ POD_NAME_MAX = 63
 # What a Deployment adds to its name for a pod's: -<hash>-<random>.
 POD_SUFFIX = 17
 KEDA_PREFIX = "keda-hpa-"
+# What a Secret of connections is mounted as, and the ports of what it leads to, any of which will do.
+BACKENDS = {"database-url": {5432}, "broker-url": {4222, 5672}}
+# Ports that are opened for Forebay itself, and not for handlers: names, backends, traces, the API server.
+OWN_PORTS = {53, 4317}.union(*BACKENDS.values())
+# What keeps the autoscalers of nodes from ending a pod that works.
+STAYS = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 
 Pods = collections.namedtuple("Pods", "owner kind labels spec")
 
@@ -295,6 +301,14 @@ def triggers(doc, manifests, outside):
     return said
 
 
+def stays(doc):
+    """A Job that works is left alone by whoever wants to save its node."""
+    if doc["kind"] != "ScaledJob":
+        return []
+    annotations = doc["spec"]["jobTargetRef"]["template"]["metadata"].get("annotations", {})
+    return [f"may lose its node while it works: {key} is not {value}" for key, value in STAYS.items() if annotations.get(key) != value]
+
+
 def routes(doc, manifests):
     """Where requests are sent to is there."""
     wanted = []
@@ -378,6 +392,42 @@ def network(manifests, pods):
     return said
 
 
+def reaches(manifests, pods, everyone):
+    """What a pod needs to connect to, some NetworkPolicy lets it."""
+    policies = [d["spec"] for d in manifests if d["kind"] == "NetworkPolicy"]
+    if not policies:
+        return []
+    rules = [rule for spec in policies if selects(spec["podSelector"], pods.labels) for rule in spec.get("egress") or []]
+
+    def open_to(numbers, targets):
+        """By a rule that names the port, and whose peers are anywhere, elsewhere, or one of the targets that are here."""
+        for rule in rules:
+            if numbers & {port["port"] for port in rule.get("ports", [])}:
+                peers = [peer["podSelector"] for peer in rule.get("to", []) if "podSelector" in peer]
+                if not targets or not rule.get("to") or any(selects(peer, t.labels) for peer in peers for t in targets):
+                    return True
+        return False
+
+    said = []
+    mounted = {item["path"] for v in pods.spec.get("volumes", []) for item in v.get("secret", {}).get("items", [])}
+    for path in sorted(mounted & set(BACKENDS)):
+        servers = [p for p in everyone if p.kind == "StatefulSet" and BACKENDS[path] & ports_of(p.spec)]
+        if not open_to(BACKENDS[path], servers):
+            said.append(f"may not connect to what {path} leads to")
+    for container in pods.spec["containers"]:
+        arguments, env = container.get("args", []), {item["name"]: item.get("value") for item in container.get("env", [])}
+        for host, port in (found for a in arguments for found in re.findall(r"^http://([a-z0-9-]+):([0-9]+)$", a)):
+            selectors = [d["spec"]["selector"] for d in manifests if d["kind"] == "Service" and d["metadata"]["name"] == host]
+            servers = [p for p in everyone if any(selects({"matchLabels": s}, p.labels) for s in selectors)]
+            if not servers or not open_to({int(port)}, servers):
+                said.append(f"may not connect to {host}:{port}")
+        if "executor" in arguments and not any({port["port"] for port in rule.get("ports", [{"port": 0}])} - OWN_PORTS for rule in rules):
+            said.append("its handlers may connect to nothing")
+        if env.get("FOREBAY_WORKER_POD_DELETION_COST") and not (open_to({443}, [pods]) and open_to({6443}, [pods])):
+            said.append("may not connect to the API server")
+    return said
+
+
 def policies_find(doc, pods):
     if doc["kind"] == "NetworkPolicy" and not any(selects(doc["spec"]["podSelector"], p.labels) for p in pods):
         return ["selects no pod"]
@@ -427,11 +477,11 @@ def problems(manifests, namespace, known=None, outside=()):
     said += waves(manifests)
     for p in pods:
         own = [*security(p), *containers(p), *lifetime(p), *mounts(p), *variables(p, known), *references(manifests, p, outside)]
-        own += [*tokens(manifests, p), *needs_budget(manifests, p), *is_scraped(manifests, p), *network(manifests, p)]
+        own += [*tokens(manifests, p), *needs_budget(manifests, p), *is_scraped(manifests, p), *network(manifests, p), *reaches(manifests, p, pods)]
         said += [f"{p.owner}: {what}" for what in own]
     for doc in manifests:
         own = [*naming(doc, namespace), *rights(doc), *services(doc, pods), *workloads(doc, pods), *budgets(doc, pods)]
-        own += [*scaling(doc, manifests), *triggers(doc, manifests, outside), *routes(doc, manifests)]
+        own += [*scaling(doc, manifests), *triggers(doc, manifests, outside), *stays(doc), *routes(doc, manifests)]
         own += [*monitors(doc, manifests, pods), *policies_find(doc, pods)]
         said += [f"{title(doc)}: {what}" for what in own]
     for doc in manifests:

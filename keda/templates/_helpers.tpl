@@ -36,6 +36,9 @@ Everything here works on a dict `k` that says all that is needed, so that the ch
 {{- if and (eq $scaling.mode "desired_workers") (ne $source "external-push") -}}
 {{- fail (printf "keda: pool %q: only source external-push knows the mode desired_workers" .pool.name) -}}
 {{- end -}}
+{{- if and (eq $scaling.mode "desired_workers") .pool.job -}}
+{{- fail (printf "keda: pool %q: the mode desired_workers does not measure Jobs, which end by themselves: use the mode tasks" .pool.name) -}}
+{{- end -}}
 {{- if and (eq $source "external-push") .keda.externalPush.tls.enabled (not .keda.externalPush.tls.secretName) (not .keda.authenticationName) -}}
 {{- fail "keda: externalPush.tls.enabled needs externalPush.tls.secretName" -}}
 {{- end -}}
