@@ -17,7 +17,9 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 NAMESPACE = 'namespace=~"$namespace"'
 OURS = f"and on (job, instance) forebay_build_info{{{NAMESPACE}}}"
 QUEUE = f'{NAMESPACE}, queue=~"$queue"'
-BY_QUEUE = "max by (queue)"
+BY_QUEUE = "max by (namespace, queue)"
+OF_HTTP = f'{NAMESPACE}, route!~"/health/.*"'
+PODS = f'{NAMESPACE}, container="forebay"'
 
 TITLES = {
     "forebay-overview": "Forebay / Overview and SLO",
@@ -48,6 +50,8 @@ class Panel:
     # Whether what is low is bad.
     low_is_bad: bool = False
     highest: float | None = None
+    # How many digits are shown after the point; as many as Grafana likes, unless set.
+    decimals: int | None = None
     # Names for values, as of states.
     names: dict[int, str] = field(default_factory=dict)
 
@@ -77,6 +81,8 @@ def defaults(panel: Panel) -> dict:
     }
     if panel.highest is not None:
         made["max"] = panel.highest
+    if panel.decimals is not None:
+        made["decimals"] = panel.decimals
     if panel.names:
         options = {str(value): {"text": name, "index": value} for value, name in panel.names.items()}
         made["mappings"] = [{"type": "value", "options": options}]
@@ -214,6 +220,7 @@ def overview() -> list[Row]:
                     limits=(0.999, 0.9995),
                     low_is_bad=True,
                     highest=1,
+                    decimals=3,
                 ),
                 Panel(
                     "Error budget left",
@@ -226,11 +233,12 @@ def overview() -> list[Row]:
                 ),
                 Panel(
                     "Requests that fail",
-                    "HTTP 5xx and 429, and their like over gRPC, of all requests of the last 5 minutes. It alerts above 1 %.",
+                    "HTTP 5xx and 429, and their like over gRPC, of all requests of the last 5 minutes. It alerts above 1 %, if they are more than 5.",
                     "percentunit",
                     [Query(f"sum(forebay:requests_failed:rate5m{{{NAMESPACE}}}) / sum(forebay:requests:rate5m{{{NAMESPACE}}})", "failed")],
                     kind="stat",
                     limits=(0.001, 0.01),
+                    decimals=3,
                 ),
                 Panel(
                     "P95 of requests",
@@ -253,6 +261,7 @@ def overview() -> list[Row]:
                     ],
                     kind="stat",
                     limits=(0.0005, 0.001),
+                    decimals=3,
                 ),
                 Panel(
                     "Oldest ready task",
@@ -286,8 +295,8 @@ def overview() -> list[Row]:
                     "Of the queues that are chosen, at this moment.",
                     "short",
                     [
-                        Query(of_queue("forebay_queue_ready"), "ready {{queue}}"),
-                        Query(of_queue("forebay_queue_running"), "running {{queue}}"),
+                        Query(of_queue("forebay_queue_ready"), "ready {{namespace}} {{queue}}"),
+                        Query(of_queue("forebay_queue_running"), "running {{namespace}} {{queue}}"),
                     ],
                 ),
                 Panel(
@@ -307,9 +316,9 @@ def overview() -> list[Row]:
             [
                 Panel(
                     "HTTP requests a second",
-                    "By status. 5xx and 429 count as failed; other 4xx are the caller's doing.",
+                    "By status, without questions for health. 5xx and 429 count as failed; other 4xx are the caller's doing.",
                     "reqps",
-                    [Query(f"sum by (status) ({rate('http_server_request_duration_seconds_count')} {OURS})", "{{status}}")],
+                    [Query(f"sum by (status) ({rate('http_server_request_duration_seconds_count', OF_HTTP)} {OURS})", "{{status}}")],
                     stacked=True,
                 ),
                 Panel(
@@ -321,12 +330,12 @@ def overview() -> list[Row]:
                 ),
                 Panel(
                     "P95 of HTTP requests",
-                    "By route. A submission that asked to wait for its result (POST /v1/tasks) lasts as long as its task.",
+                    "By route, without questions for health. A submission that asked to wait for its result (POST /v1/tasks) lasts as long as its task.",
                     "s",
                     [
                         Query(
                             "histogram_quantile(0.95, sum by (method, route, le) "
-                            f"({rate('http_server_request_duration_seconds_bucket')} {OURS}))",
+                            f"({rate('http_server_request_duration_seconds_bucket', OF_HTTP)} {OURS}))",
                             "{{method}} {{route}}",
                         )
                     ],
@@ -371,16 +380,16 @@ def queues() -> list[Row]:
                     "Ready",
                     "Tasks that wait in the broker for a worker, and that nothing holds back.",
                     "short",
-                    [Query(of_queue("forebay_queue_ready"), "{{queue}}")],
+                    [Query(of_queue("forebay_queue_ready"), "{{namespace}} {{queue}}")],
                 ),
-                Panel("Running", "Tasks that workers have claimed.", "short", [Query(of_queue("forebay_queue_running"), "{{queue}}")]),
+                Panel("Running", "Tasks that workers have claimed.", "short", [Query(of_queue("forebay_queue_running"), "{{namespace}} {{queue}}")]),
                 Panel(
                     "Held and scheduled",
                     "Held: kept back by a pause, which more workers would not change. Scheduled: waiting for a time, or for the next attempt.",
                     "short",
                     [
-                        Query(of_queue("forebay_queue_gated"), "held {{queue}}"),
-                        Query(of_queue("forebay_queue_scheduled"), "scheduled {{queue}}"),
+                        Query(of_queue("forebay_queue_gated"), "held {{namespace}} {{queue}}"),
+                        Query(of_queue("forebay_queue_scheduled"), "scheduled {{namespace}} {{queue}}"),
                     ],
                 ),
             ],
@@ -392,22 +401,22 @@ def queues() -> list[Row]:
                     "Oldest ready task",
                     "How long the task that has waited longest has been ready. It alerts above 5 minutes.",
                     "s",
-                    [Query(of_queue("forebay_queue_oldest_ready_age_seconds"), "{{queue}}")],
+                    [Query(of_queue("forebay_queue_oldest_ready_age_seconds"), "{{namespace}} {{queue}}")],
                     limits=(60, 300),
                 ),
                 Panel(
                     "From ready to started, P95",
                     "How long tasks wait before a worker starts them.",
                     "s",
-                    [Query(quantile(0.95, "forebay_task_wait_seconds", "queue, ", QUEUE), "{{queue}}")],
+                    [Query(quantile(0.95, "forebay_task_wait_seconds", "namespace, queue, ", QUEUE), "{{namespace}} {{queue}}")],
                 ),
                 Panel(
                     "Accepted and finished",
                     "Tasks accepted, and attempts that ended, a second. A task has several attempts where it is tried again.",
                     "ops",
                     [
-                        Query(f"sum by (queue) ({rate('forebay_tasks_submitted_total', QUEUE)})", "accepted {{queue}}"),
-                        Query(f"sum by (queue) ({rate('forebay_tasks_finished_total', QUEUE)})", "finished {{queue}}"),
+                        Query(f"sum by (namespace, queue) ({rate('forebay_tasks_submitted_total', QUEUE)})", "accepted {{namespace}} {{queue}}"),
+                        Query(f"sum by (namespace, queue) ({rate('forebay_tasks_finished_total', QUEUE)})", "finished {{namespace}} {{queue}}"),
                     ],
                 ),
             ],
@@ -419,22 +428,22 @@ def queues() -> list[Row]:
                     "Workers wanted",
                     "How many worker processes the rate of arrival, the measured time of service and the slots call for.",
                     "short",
-                    [Query(of_queue("forebay_queue_desired_workers"), "{{queue}}")],
+                    [Query(of_queue("forebay_queue_desired_workers"), "{{namespace}} {{queue}}")],
                 ),
                 Panel(
                     "Replicas, and the most there may be",
-                    "From kube-state-metrics, of the HPAs that KEDA makes for the pools. Empty outside of Kubernetes.",
+                    "From kube-state-metrics, of the HPAs that KEDA makes for the pools; pools of Jobs have none. Empty outside of Kubernetes.",
                     "short",
                     [
                         Query(
-                            "max by (horizontalpodautoscaler) (kube_horizontalpodautoscaler_status_current_replicas"
-                            f'{{{NAMESPACE}, horizontalpodautoscaler=~".*forebay.*"}})',
-                            "{{horizontalpodautoscaler}}",
+                            "max by (namespace, horizontalpodautoscaler) (kube_horizontalpodautoscaler_status_current_replicas"
+                            f'{{{NAMESPACE}, horizontalpodautoscaler=~".*forebay.*-worker-.*"}})',
+                            "{{namespace}} {{horizontalpodautoscaler}}",
                         ),
                         Query(
-                            "max by (horizontalpodautoscaler) (kube_horizontalpodautoscaler_spec_max_replicas"
-                            f'{{{NAMESPACE}, horizontalpodautoscaler=~".*forebay.*"}})',
-                            "at most {{horizontalpodautoscaler}}",
+                            "max by (namespace, horizontalpodautoscaler) (kube_horizontalpodautoscaler_spec_max_replicas"
+                            f'{{{NAMESPACE}, horizontalpodautoscaler=~".*forebay.*-worker-.*"}})',
+                            "at most {{namespace}} {{horizontalpodautoscaler}}",
                         ),
                     ],
                 ),
@@ -455,7 +464,7 @@ def queues() -> list[Row]:
             [
                 Panel(
                     "Calls of KEDA a second",
-                    "By method and code. Whatever is not ok makes KEDA keep pools at their size.",
+                    "By method and code. After three in a row that are not ok, KEDA takes a pool's fallback. None at all: it does not reach it.",
                     "reqps",
                     [Query(f"sum by (method, code) ({rate('forebay_scaler_requests_total')})", "{{method}} {{code}}")],
                 ),
@@ -471,6 +480,48 @@ def queues() -> list[Row]:
                     "s",
                     [Query(f"time() - max by (namespace) (forebay_queue_stats_timestamp_seconds{{{NAMESPACE}}})", "{{namespace}}")],
                     limits=(5, 60),
+                ),
+            ],
+        ),
+        Row(
+            "KEDA",
+            [
+                Panel(
+                    "Errors of KEDA",
+                    "Within 10 minutes, from KEDA's operator, by ScaledObject. It alerts above 5. Empty where KEDA is not scraped.",
+                    "short",
+                    [
+                        Query(
+                            "sum by (namespace, scaledObject) "
+                            '(increase(keda_scaled_object_errors_total{scaledObject=~".*forebay.*"}[10m]))',
+                            "{{namespace}} {{scaledObject}}",
+                        )
+                    ],
+                    limits=(1, 5),
+                ),
+                Panel(
+                    "Errors of KEDA, by trigger",
+                    "Within 10 minutes: which source of a ScaledObject or ScaledJob it is.",
+                    "short",
+                    [
+                        Query(
+                            "sum by (namespace, scaledObject, scaler) "
+                            '(increase(keda_scaler_detail_errors_total{scaledObject=~".*forebay.*"}[10m]))',
+                            "{{namespace}} {{scaledObject}} {{scaler}}",
+                        )
+                    ],
+                ),
+                Panel(
+                    "Pools that KEDA holds for active",
+                    "1 where a source says that there is something to do, by ScaledObject. An inactive pool goes to its least.",
+                    "short",
+                    [
+                        Query(
+                            'max by (namespace, scaledObject) (keda_scaler_active{scaledObject=~".*forebay.*"})',
+                            "{{namespace}} {{scaledObject}}",
+                        )
+                    ],
+                    highest=1,
                 ),
             ],
         ),
@@ -506,7 +557,7 @@ def workers() -> list[Row]:
                     "Tasks that fail for good",
                     "Dead letters a second, by queue and kind. They are kept, and `forebay retry` brings them back.",
                     "ops",
-                    [Query(f"sum by (queue, kind) ({rate('forebay_dead_letters_total', QUEUE)})", "{{queue}} {{kind}}")],
+                    [Query(f"sum by (namespace, queue, kind) ({rate('forebay_dead_letters_total', QUEUE)})", "{{namespace}} {{queue}} {{kind}}")],
                 ),
             ],
         ),
@@ -659,6 +710,60 @@ def dependencies() -> list[Row]:
                     "short",
                     [Query(f"count by (version) (forebay_build_info{{{NAMESPACE}}})", "{{version}}")],
                     stacked=True,
+                ),
+            ],
+        ),
+        Row(
+            "Pods, with the programs of their handlers",
+            [
+                Panel(
+                    "Restarts",
+                    "Of each pod within an hour, from kube-state-metrics. It alerts above 5.",
+                    "short",
+                    [
+                        Query(
+                            f"sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total{{{PODS}}}[1h]))",
+                            "{{namespace}} {{pod}}",
+                        )
+                    ],
+                    limits=(1, 5),
+                ),
+                Panel(
+                    "Memory of the limit",
+                    "The working set of each pod. It alerts above 90 %; at 100 % the pod is killed.",
+                    "percentunit",
+                    [
+                        Query(
+                            f"max by (namespace, pod) (container_memory_working_set_bytes{{{PODS}}})"
+                            f' / max by (namespace, pod) (kube_pod_container_resource_limits{{{PODS}, resource="memory"}})',
+                            "{{namespace}} {{pod}}",
+                        )
+                    ],
+                    limits=(0.8, 0.9),
+                ),
+                Panel(
+                    "CPU of the limit",
+                    "Of each pod that has a limit. It alerts above 85 %: of the limit, or of all that the node has, where there is none.",
+                    "percentunit",
+                    [
+                        Query(
+                            f"sum by (namespace, pod) ({rate('container_cpu_usage_seconds_total', PODS)})"
+                            f' / max by (namespace, pod) (kube_pod_container_resource_limits{{{PODS}, resource="cpu"}})',
+                            "{{namespace}} {{pod}}",
+                        )
+                    ],
+                    limits=(0.7, 0.85),
+                ),
+                Panel(
+                    "CPU, cores",
+                    "Of each pod, whether it has a limit or not.",
+                    "none",
+                    [
+                        Query(
+                            f"sum by (namespace, pod) ({rate('container_cpu_usage_seconds_total', PODS)})",
+                            "{{namespace}} {{pod}}",
+                        )
+                    ],
                 ),
             ],
         ),
