@@ -21,7 +21,7 @@ test: test-tools ## Run every test: units, conformance, faults, end to end
 	@$(MAKE) chaos-short
 
 test-deploy: test-tools ## Test what Forebay is deployed with: chart, scaling, rules, dashboards, image; 2 minutes, needs no cluster
-	$(CARGO) build --locked --package forebay
+	$(CARGO) build --locked --workspace --all-targets
 	scripts/test-deploy
 
 # A seed of its own for each run would find more, and a failure less easily again.

