@@ -1,6 +1,7 @@
 //! What a run ran on: the machine, the programs with their versions, and how they were set up.
 
 use std::{
+    collections::HashSet,
     fs,
     path::Path,
     process::Command,
@@ -108,7 +109,8 @@ fn versions() -> Vec<String> {
             .map(|(name, version)| format!("{name} {}", version.trim_end_matches('"'))),
     );
     let of_no_part = |version: &String| TOOLS_OF_TESTS.iter().any(|tool| version.starts_with(tool));
-    all.retain(|version| !version.is_empty() && !of_no_part(version));
+    let mut named = HashSet::new();
+    all.retain(|version| !version.is_empty() && !of_no_part(version) && named.insert(version.clone()));
     all
 }
 
