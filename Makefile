@@ -13,6 +13,9 @@ run: ## Build and start Forebay: one process, SQLite, no other server
 test-tools: ## Install the servers and tools that the tests start, where they are missing
 	@scripts/install-test-tools
 
+# Where the servers of tests keep their data.
+test chaos-short: export TMPDIR = $(shell scripts/test-folder)
+
 test: test-tools ## Run every test: units, conformance, faults, end to end
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --no-fail-fast

@@ -111,7 +111,7 @@ fn label(kind: BrokerKind) -> &'static str {
 async fn submit(api: &str, all: &Cell<bool>) -> Instant {
     let user = User::default();
     let task = json!({"kind": "echo"});
-    let first = user.submit(api, &task, None).await.expect("accepted");
+    let first = user.accepted(api, &task, None).await;
     user.finished(api, &first).await;
     let burst_at = Instant::now();
     let lines = |count, seconds: f64| {

@@ -183,9 +183,8 @@ async fn the_broker_hangs(kind: BrokerKind) {
     })
     .await;
     let id = user
-        .submit(&api.http, &json!({"kind": "echo"}), Some("after"))
-        .await
-        .unwrap();
+        .accepted(&api.http, &json!({"kind": "echo"}), Some("after"))
+        .await;
     assert_eq!(user.finished(&api.http, &id).await["state"], "succeeded");
     eprintln!(
         "{kind:?}: broker hung: first submission {:?}, later ≤ {slowest:?}, accepted after {back:?}",
@@ -224,12 +223,9 @@ async fn without_a_dispatcher_only_what_is_due_later_waits() {
         .worker(&["--builtin-handlers", "--roles", "recorder,executor"])
         .await;
     let later = json!({"kind": "echo", "delay_seconds": 0.2});
-    let later = user.submit(&api.http, &later, None).await.unwrap();
+    let later = user.accepted(&api.http, &later, None).await;
     for _ in 0..10 {
-        let now = user
-            .submit(&api.http, &json!({"kind": "echo"}), None)
-            .await
-            .unwrap();
+        let now = user.accepted(&api.http, &json!({"kind": "echo"}), None).await;
         assert_eq!(user.finished(&api.http, &now).await["state"], "succeeded");
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -250,7 +246,7 @@ async fn without_a_recorder_what_is_accepted_waits_for_the_next() {
     let mut ids = Vec::new();
     for number in 0..10 {
         let body = json!({"kind": "echo", "payload": number});
-        ids.push(user.submit(&api.http, &body, None).await.unwrap());
+        ids.push(user.accepted(&api.http, &body, None).await);
     }
     let (answer, _) = watch.get(&api, &format!("/v1/tasks/{}", ids[0])).await;
     assert_eq!(answer.status(), 503);
@@ -334,7 +330,7 @@ async fn a_rabbitmq_alarm_is_answered_503_and_what_it_holds_is_recorded() {
     let mut ids = Vec::new();
     for number in 0..50 {
         let body = json!({"kind": "echo", "payload": number});
-        ids.push(user.submit(&api.http, &body, None).await.unwrap());
+        ids.push(user.accepted(&api.http, &body, None).await);
     }
     let BrokerServer::RabbitMq(server) = &stack.broker else {
         unreachable!("it was asked for")
@@ -374,7 +370,7 @@ async fn an_outage_longer_than_the_lease_costs_running_tasks_no_attempt() {
     let api = stack.api().await;
     let _worker = stack.worker(&["--builtin-handlers", "--lease", "2s"]).await;
     let body = json!({"kind": "sleep", "payload": {"seconds": 7}, "timeout_seconds": 60});
-    let id = user.submit(&api.http, &body, None).await.unwrap();
+    let id = user.accepted(&api.http, &body, None).await;
     wait::until("the task to run", PATIENCE, || async {
         let task = user.get(&api.http, &id).await.ok_or("unreadable")?;
         Ok::<_, &str>(task["state"] == "running")

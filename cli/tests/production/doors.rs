@@ -145,9 +145,8 @@ async fn the_four_doors_agree_under_load_and_say_unknown_without_the_broker(kind
     let (api, scaler) = (stack.api().await, stack.forebay(&["scaler"]).await);
     let recorder = stack.worker(&["--roles", "recorder,dispatcher"]).await;
     User::default()
-        .submit(&api.http, &json!({"kind": "echo"}), None)
-        .await
-        .expect("accepted");
+        .accepted(&api.http, &json!({"kind": "echo"}), None)
+        .await;
     let native = Native::of(&stack, kind).await;
     wait::until("the first task's message", PATIENCE, || async {
         native.ready().await == Some(1)
@@ -173,10 +172,7 @@ async fn the_four_doors_agree_under_load_and_say_unknown_without_the_broker(kind
             .await;
         let sleeping = json!({"kind": "sleep", "payload": {"seconds": 3_600}});
         for _ in 0..LONG {
-            User::default()
-                .submit(&api.http, &sleeping, None)
-                .await
-                .expect("accepted");
+            User::default().accepted(&api.http, &sleeping, None).await;
         }
         all_say(&doors, &native, |ready, running| (ready, running) == (0, LONG)).await;
     }

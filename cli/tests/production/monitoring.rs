@@ -65,10 +65,10 @@ async fn api_and_scaler_say_the_same_of_queues() {
 async fn some_of_everything(api: &Forebay, scaler: &Forebay) {
     let user = User::default();
     let failing = json!({"kind": "fail", "max_attempts": 1});
-    let failed = user.submit(&api.http, &failing, None).await.unwrap();
+    let failed = user.accepted(&api.http, &failing, None).await;
     assert_eq!(user.finished(&api.http, &failed).await["state"], "failed");
     let unread = json!({"kind": "echo", "queue": UNREAD});
-    user.submit(&api.http, &unread, None).await.unwrap();
+    user.accepted(&api.http, &unread, None).await;
     submit_and_wait(api).await;
 
     let mut tasks = TaskServiceClient::connect(api.grpc.clone()).await.unwrap();

@@ -46,7 +46,7 @@ fn client(api: &str, args: &[&str]) -> Vec<Value> {
 
 async fn submit(user: &User, api: &str, queue: &str) -> String {
     let body = json!({ "kind": "echo", "payload": 1, "queue": queue });
-    user.submit(api, &body, None).await.unwrap()
+    user.accepted(api, &body, None).await
 }
 
 async fn submit_many(user: &User, api: &str, queue: &str, count: usize) -> Vec<String> {

@@ -19,7 +19,7 @@ async fn echo(user: &User, api: &str, count: usize) {
     let mut ids = Vec::new();
     for number in 0..count {
         let task = json!({"kind": "echo", "payload": number});
-        ids.push(user.submit(api, &task, None).await.unwrap());
+        ids.push(user.accepted(api, &task, None).await);
     }
     for id in ids {
         assert_eq!(user.finished(api, &id).await["state"], "succeeded");

@@ -43,7 +43,7 @@ async fn in_state(user: &User, api: &Forebay, id: &str, state: &str) -> Value {
 async fn submit(user: &User, api: &Forebay, count: usize, body: &Value) -> Vec<String> {
     let mut ids = Vec::new();
     for _ in 0..count {
-        ids.push(user.submit(&api.http, body, None).await.unwrap());
+        ids.push(user.accepted(&api.http, body, None).await);
     }
     ids
 }

@@ -33,10 +33,7 @@ async fn a_pool_at_zero_is_woken_within_a_second_of_its_first_task(kind: BrokerK
     let mut pushes = trigger.pushes().await.unwrap();
     assert_eq!(pushes.next().await.unwrap(), Some(false));
 
-    let id = user
-        .submit(&api.http, &json!({"kind": "echo"}), None)
-        .await
-        .unwrap();
+    let id = user.accepted(&api.http, &json!({"kind": "echo"}), None).await;
     let accepted = Instant::now();
     assert_eq!(pushes.next().await.unwrap(), Some(true));
     let mut quickest = accepted.elapsed();
@@ -65,7 +62,7 @@ async fn woken_after(api: &str, scaler: &str, queue: &str) -> Duration {
     let mut pushes = Trigger::new(scaler, &[("queue", queue)]).pushes().await.unwrap();
     assert_eq!(pushes.next().await.unwrap(), Some(false));
     let task = json!({"kind": "echo", "queue": queue});
-    User::default().submit(api, &task, None).await.unwrap();
+    User::default().accepted(api, &task, None).await;
     let accepted = Instant::now();
     assert_eq!(pushes.next().await.unwrap(), Some(true));
     accepted.elapsed()
@@ -77,9 +74,7 @@ async fn an_outage_is_unavailable_and_ends_no_stream(kind: BrokerKind) {
     let _recorder = stack.worker(&["--roles", "recorder,dispatcher"]).await;
     let mut scaler = stack.scaler().await;
     let trigger = Trigger::new(&scaler.grpc, &[("queue", "default")]);
-    user.submit(&api.http, &json!({"kind": "echo"}), None)
-        .await
-        .unwrap();
+    user.accepted(&api.http, &json!({"kind": "echo"}), None).await;
     wait::until("the task to be ready", PATIENCE, || async {
         trigger.value().await.map(|value| value == 1.0)
     })

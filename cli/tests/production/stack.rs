@@ -287,6 +287,12 @@ impl User {
         task["id"].as_str().map(str::to_owned)
     }
 
+    /// Submits a task, again and again while the machine is too slow to take it. Where the first answer was lost, there
+    /// may be two of it, unless it has a key.
+    pub(crate) async fn accepted(&self, api: &str, body: &Value, key: Option<&str>) -> String {
+        wait::until("a task to be accepted", PATIENCE, || self.submit(api, body, key)).await
+    }
+
     /// Reads a task; `None` where the answer is not 200.
     pub(crate) async fn get(&self, api: &str, id: &str) -> Option<Value> {
         let answer = self

@@ -34,10 +34,7 @@ async fn a_worker_that_wakes_up_after_its_lease_cannot_write(kind: BrokerKind) {
     std::fs::write(&config, HANDLERS).unwrap();
     let args = ["--config", config.to_str().unwrap(), "--lease", "2s"];
     let (user, api, zombie) = (User::default(), stack.api().await, stack.worker(&args).await);
-    let id = user
-        .submit(&api.http, &json!({ "kind": "wait" }), None)
-        .await
-        .unwrap();
+    let id = user.accepted(&api.http, &json!({ "kind": "wait" }), None).await;
     starts(folder.path(), "1\n").await;
     let other = stack.worker(&args).await;
     zombie.signal(Signal::SIGSTOP);
@@ -74,9 +71,6 @@ async fn a_worker_that_wakes_up_after_its_lease_cannot_write(kind: BrokerKind) {
         "the outcome is the other's"
     );
     // It begins a new life, and is of use again.
-    let next = user
-        .submit(&api.http, &json!({ "kind": "wait" }), None)
-        .await
-        .unwrap();
+    let next = user.accepted(&api.http, &json!({ "kind": "wait" }), None).await;
     assert_eq!(user.finished(&api.http, &next).await["result"], 1);
 }
