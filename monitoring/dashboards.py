@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 FOLDER = Path(__file__).resolve().parent / "dashboards"
 COLUMNS = 24
@@ -54,6 +54,16 @@ class Panel:
     decimals: int | None = None
     # Names for values, as of states.
     names: dict[int, str] = field(default_factory=dict)
+
+
+def single(title: str, description: str, unit: str, expr: str, legend: str, **more: Any) -> Panel:
+    """A panel of one query."""
+    return Panel(title, description, unit, [Query(expr, legend)], **more)
+
+
+def by_queue(title: str, description: str, unit: str, metric: str, **more: Any) -> Panel:
+    """A panel with a gauge of each queue."""
+    return single(title, description, unit, of_queue(metric), "{{namespace}} {{queue}}", **more)
 
 
 @dataclass(frozen=True)
@@ -200,6 +210,10 @@ def quantile(q: float, metric: str, by: str = "", matchers: str = NAMESPACE) -> 
     return f"histogram_quantile({q}, sum by ({by}le) ({rate(f'{metric}_bucket', matchers)}))"
 
 
+def quantiles(metric: str, *percents: int, matchers: str = NAMESPACE) -> list[Query]:
+    return [Query(quantile(percent / 100, metric, matchers=matchers), f"P{percent}") for percent in percents]
+
+
 def of_queue(metric: str) -> str:
     return f"{BY_QUEUE} ({metric}{{{QUEUE}}})"
 
@@ -211,63 +225,66 @@ def overview() -> list[Row]:
         Row(
             "Objectives",
             [
-                Panel(
+                single(
                     "Submissions accepted, 30 days",
                     "The share of the submissions of 30 days that were not refused through our doing. The objective is 99.9 %.",
                     "percentunit",
-                    [Query(accepted_share, "accepted")],
+                    accepted_share,
+                    "accepted",
                     kind="stat",
                     limits=(0.999, 0.9995),
                     low_is_bad=True,
                     highest=1,
                     decimals=3,
                 ),
-                Panel(
+                single(
                     "Error budget left",
                     "How much of the 0.1 % that may be refused within 30 days is left. Below 0 the objective is missed.",
                     "percentunit",
-                    [Query(f"1 - (1 - ({accepted_share})) / 0.001", "left")],
+                    f"1 - (1 - ({accepted_share})) / 0.001",
+                    "left",
                     kind="stat",
                     limits=(0, 0.25),
                     low_is_bad=True,
                 ),
-                Panel(
+                single(
                     "Requests that fail",
                     "HTTP 5xx and 429, and their like over gRPC, of all requests of the last 5 minutes. It alerts above 1 %, if they are more than 5.",
                     "percentunit",
-                    [Query(f"sum(forebay:requests_failed:rate5m{{{NAMESPACE}}}) / sum(forebay:requests:rate5m{{{NAMESPACE}}})", "failed")],
+                    f"sum(forebay:requests_failed:rate5m{{{NAMESPACE}}}) / sum(forebay:requests:rate5m{{{NAMESPACE}}})",
+                    "failed",
                     kind="stat",
                     limits=(0.001, 0.01),
                     decimals=3,
                 ),
-                Panel(
+                single(
                     "P95 of requests",
                     "Without streams and submissions that wait for their result. It alerts above 500 ms.",
                     "s",
-                    [Query(f"max(forebay:request_duration_seconds:p95_5m{{{NAMESPACE}}})", "P95")],
+                    f"max(forebay:request_duration_seconds:p95_5m{{{NAMESPACE}}})",
+                    "P95",
                     kind="stat",
                     limits=(0.25, 0.5),
                 ),
-                Panel(
+                single(
                     "Tasks that fail for good, 1 hour",
                     "Dead letters as a share of the tasks that ended within an hour. It alerts above 0.1 %.",
                     "percentunit",
-                    [
-                        Query(
-                            f"sum(avg_over_time(forebay:dead_letters:rate5m{{{QUEUE}}}[1h]))"
-                            f" / sum(avg_over_time(forebay:tasks_ended:rate5m{{{QUEUE}}}[1h]))",
-                            "failed",
-                        )
-                    ],
+                    (
+                        f"sum(avg_over_time(forebay:dead_letters:rate5m{{{QUEUE}}}[1h]))"
+                        f" / sum(avg_over_time(forebay:tasks_ended:rate5m{{{QUEUE}}}[1h]))"
+                    ),
+                    "failed",
                     kind="stat",
                     limits=(0.0005, 0.001),
                     decimals=3,
                 ),
-                Panel(
+                single(
                     "Oldest ready task",
                     "How long the task that has waited longest has been ready. It alerts above 5 minutes.",
                     "s",
-                    [Query(f"max(forebay_queue_oldest_ready_age_seconds{{{QUEUE}}})", "oldest")],
+                    f"max(forebay_queue_oldest_ready_age_seconds{{{QUEUE}}})",
+                    "oldest",
                     kind="stat",
                     limits=(60, 300),
                 ),
@@ -303,42 +320,38 @@ def overview() -> list[Row]:
                     "From ready to started",
                     "How long tasks wait before a worker starts them.",
                     "s",
-                    [
-                        Query(quantile(0.5, "forebay_task_wait_seconds", matchers=QUEUE), "P50"),
-                        Query(quantile(0.95, "forebay_task_wait_seconds", matchers=QUEUE), "P95"),
-                        Query(quantile(0.99, "forebay_task_wait_seconds", matchers=QUEUE), "P99"),
-                    ],
+                    quantiles("forebay_task_wait_seconds", 50, 95, 99, matchers=QUEUE),
                 ),
             ],
         ),
         Row(
             "Requests",
             [
-                Panel(
+                single(
                     "HTTP requests a second",
                     "By status, without questions for health. 5xx and 429 count as failed; other 4xx are the caller's doing.",
                     "reqps",
-                    [Query(f"sum by (status) ({rate('http_server_request_duration_seconds_count', OF_HTTP)} {OURS})", "{{status}}")],
+                    f"sum by (status) ({rate('http_server_request_duration_seconds_count', OF_HTTP)} {OURS})",
+                    "{{status}}",
                     stacked=True,
                 ),
-                Panel(
+                single(
                     "gRPC calls a second",
                     "By numeric code: 0 is OK, 8 RESOURCE_EXHAUSTED, 14 UNAVAILABLE.",
                     "reqps",
-                    [Query(f"sum by (code) ({rate('rpc_server_call_duration_seconds_count')} {OURS})", "{{code}}")],
+                    f"sum by (code) ({rate('rpc_server_call_duration_seconds_count')} {OURS})",
+                    "{{code}}",
                     stacked=True,
                 ),
-                Panel(
+                single(
                     "P95 of HTTP requests",
                     "By route, without questions for health. A submission that asked to wait for its result (POST /v1/tasks) lasts as long as its task.",
                     "s",
-                    [
-                        Query(
-                            "histogram_quantile(0.95, sum by (method, route, le) "
-                            f"({rate('http_server_request_duration_seconds_bucket', OF_HTTP)} {OURS}))",
-                            "{{method}} {{route}}",
-                        )
-                    ],
+                    (
+                        "histogram_quantile(0.95, sum by (method, route, le) "
+                        f"({rate('http_server_request_duration_seconds_bucket', OF_HTTP)} {OURS}))"
+                    ),
+                    "{{method}} {{route}}",
                     limits=(0.25, 0.5),
                 ),
             ],
@@ -376,13 +389,8 @@ def queues() -> list[Row]:
         Row(
             "Backlog",
             [
-                Panel(
-                    "Ready",
-                    "Tasks that wait in the broker for a worker, and that nothing holds back.",
-                    "short",
-                    [Query(of_queue("forebay_queue_ready"), "{{namespace}} {{queue}}")],
-                ),
-                Panel("Running", "Tasks that workers have claimed.", "short", [Query(of_queue("forebay_queue_running"), "{{namespace}} {{queue}}")]),
+                by_queue("Ready", "Tasks that wait in the broker for a worker, and that nothing holds back.", "short", "forebay_queue_ready"),
+                by_queue("Running", "Tasks that workers have claimed.", "short", "forebay_queue_running"),
                 Panel(
                     "Held and scheduled",
                     "Held: kept back by a pause, which more workers would not change. Scheduled: waiting for a time, or for the next attempt.",
@@ -397,18 +405,19 @@ def queues() -> list[Row]:
         Row(
             "Waiting",
             [
-                Panel(
+                by_queue(
                     "Oldest ready task",
                     "How long the task that has waited longest has been ready. It alerts above 5 minutes.",
                     "s",
-                    [Query(of_queue("forebay_queue_oldest_ready_age_seconds"), "{{namespace}} {{queue}}")],
+                    "forebay_queue_oldest_ready_age_seconds",
                     limits=(60, 300),
                 ),
-                Panel(
+                single(
                     "From ready to started, P95",
                     "How long tasks wait before a worker starts them.",
                     "s",
-                    [Query(quantile(0.95, "forebay_task_wait_seconds", "namespace, queue, ", QUEUE), "{{namespace}} {{queue}}")],
+                    quantile(0.95, "forebay_task_wait_seconds", "namespace, queue, ", QUEUE),
+                    "{{namespace}} {{queue}}",
                 ),
                 Panel(
                     "Accepted and finished",
@@ -424,11 +433,11 @@ def queues() -> list[Row]:
         Row(
             "Scaling",
             [
-                Panel(
+                by_queue(
                     "Workers wanted",
                     "How many worker processes the rate of arrival, the measured time of service and the slots call for.",
                     "short",
-                    [Query(of_queue("forebay_queue_desired_workers"), "{{namespace}} {{queue}}")],
+                    "forebay_queue_desired_workers",
                 ),
                 Panel(
                     "Replicas, and the most there may be",
@@ -462,23 +471,26 @@ def queues() -> list[Row]:
         Row(
             "The scaler",
             [
-                Panel(
+                single(
                     "Calls of KEDA a second",
                     "By method and code. After three in a row that are not ok, KEDA takes a pool's fallback. None at all: it does not reach it.",
                     "reqps",
-                    [Query(f"sum by (method, code) ({rate('forebay_scaler_requests_total')})", "{{method}} {{code}}")],
+                    f"sum by (method, code) ({rate('forebay_scaler_requests_total')})",
+                    "{{method}} {{code}}",
                 ),
-                Panel(
+                single(
                     "Open streams",
                     "Over which KEDA is told at once that a pool at zero is needed: one for each ScaledObject of kind external-push.",
                     "short",
-                    [Query(f"sum(forebay_scaler_streams{{{NAMESPACE}}})", "streams")],
+                    f"sum(forebay_scaler_streams{{{NAMESPACE}}})",
+                    "streams",
                 ),
-                Panel(
+                single(
                     "Age of the figures",
                     "How old the newest figures of the queues are. Above a minute nobody knows what waits, and it alerts.",
                     "s",
-                    [Query(f"time() - max by (namespace) (forebay_queue_stats_timestamp_seconds{{{NAMESPACE}}})", "{{namespace}}")],
+                    f"time() - max by (namespace) (forebay_queue_stats_timestamp_seconds{{{NAMESPACE}}})",
+                    "{{namespace}}",
                     limits=(5, 60),
                 ),
             ],
@@ -486,41 +498,33 @@ def queues() -> list[Row]:
         Row(
             "KEDA",
             [
-                Panel(
+                single(
                     "Errors of KEDA",
                     "Within 10 minutes, from KEDA's operator, by ScaledObject. It alerts above 5. Empty where KEDA is not scraped.",
                     "short",
-                    [
-                        Query(
-                            "sum by (namespace, scaledObject) "
-                            '(increase(keda_scaled_object_errors_total{scaledObject=~".*forebay.*"}[10m]))',
-                            "{{namespace}} {{scaledObject}}",
-                        )
-                    ],
+                    (
+                        "sum by (namespace, scaledObject) "
+                        '(increase(keda_scaled_object_errors_total{scaledObject=~".*forebay.*"}[10m]))'
+                    ),
+                    "{{namespace}} {{scaledObject}}",
                     limits=(1, 5),
                 ),
-                Panel(
+                single(
                     "Errors of KEDA, by trigger",
                     "Within 10 minutes: which source of a ScaledObject or ScaledJob it is.",
                     "short",
-                    [
-                        Query(
-                            "sum by (namespace, scaledObject, scaler) "
-                            '(increase(keda_scaler_detail_errors_total{scaledObject=~".*forebay.*"}[10m]))',
-                            "{{namespace}} {{scaledObject}} {{scaler}}",
-                        )
-                    ],
+                    (
+                        "sum by (namespace, scaledObject, scaler) "
+                        '(increase(keda_scaler_detail_errors_total{scaledObject=~".*forebay.*"}[10m]))'
+                    ),
+                    "{{namespace}} {{scaledObject}} {{scaler}}",
                 ),
-                Panel(
+                single(
                     "Pools that KEDA holds for active",
                     "1 where a source says that there is something to do, by ScaledObject. An inactive pool goes to its least.",
                     "short",
-                    [
-                        Query(
-                            'max by (namespace, scaledObject) (keda_scaler_active{scaledObject=~".*forebay.*"})',
-                            "{{namespace}} {{scaledObject}}",
-                        )
-                    ],
+                    'max by (namespace, scaledObject) (keda_scaler_active{scaledObject=~".*forebay.*"})',
+                    "{{namespace}} {{scaledObject}}",
                     highest=1,
                 ),
             ],
@@ -533,60 +537,60 @@ def workers() -> list[Row]:
         Row(
             "Slots",
             [
-                Panel(
+                single(
                     "Busy slots",
                     "The share of the slots of each worker that run a task.",
                     "percentunit",
-                    [
-                        Query(
-                            f'sum by (instance) (forebay_worker_slots{{{NAMESPACE}, state="busy"}})'
-                            f" / sum by (instance) (forebay_worker_slots{{{NAMESPACE}}})",
-                            "{{instance}}",
-                        )
-                    ],
+                    (
+                        f'sum by (instance) (forebay_worker_slots{{{NAMESPACE}, state="busy"}})'
+                        f" / sum by (instance) (forebay_worker_slots{{{NAMESPACE}}})"
+                    ),
+                    "{{instance}}",
                     highest=1,
                 ),
-                Panel(
+                single(
                     "Attempts a second",
                     "By outcome. interrupted, lost and snoozed cost a task no attempt; failed and timed_out are tried again while attempts are left.",
                     "ops",
-                    [Query(f"sum by (outcome) ({rate('forebay_tasks_finished_total', QUEUE)})", "{{outcome}}")],
+                    f"sum by (outcome) ({rate('forebay_tasks_finished_total', QUEUE)})",
+                    "{{outcome}}",
                     stacked=True,
                 ),
-                Panel(
+                single(
                     "Tasks that fail for good",
                     "Dead letters a second, by queue and kind. They are kept, and `forebay retry` brings them back.",
                     "ops",
-                    [Query(f"sum by (namespace, queue, kind) ({rate('forebay_dead_letters_total', QUEUE)})", "{{namespace}} {{queue}} {{kind}}")],
+                    f"sum by (namespace, queue, kind) ({rate('forebay_dead_letters_total', QUEUE)})",
+                    "{{namespace}} {{queue}} {{kind}}",
                 ),
             ],
         ),
         Row(
             "Attempts",
             [
-                Panel(
+                single(
                     "How long attempts run, P95",
                     "By kind, whatever their outcome.",
                     "s",
-                    [Query(quantile(0.95, "forebay_task_duration_seconds", "kind, ", QUEUE), "{{kind}}")],
+                    quantile(0.95, "forebay_task_duration_seconds", "kind, ", QUEUE),
+                    "{{kind}}",
                 ),
-                Panel(
+                single(
                     "How long attempts run, mean",
                     "By kind: what desired_workers is made of.",
                     "s",
-                    [
-                        Query(
-                            f"sum by (kind) ({rate('forebay_task_duration_seconds_sum', QUEUE)})"
-                            f" / sum by (kind) ({rate('forebay_task_duration_seconds_count', QUEUE)})",
-                            "{{kind}}",
-                        )
-                    ],
+                    (
+                        f"sum by (kind) ({rate('forebay_task_duration_seconds_sum', QUEUE)})"
+                        f" / sum by (kind) ({rate('forebay_task_duration_seconds_count', QUEUE)})"
+                    ),
+                    "{{kind}}",
                 ),
-                Panel(
+                single(
                     "Refused outcomes",
                     "Outcomes a second that came from a worker that had been taken for dead; its tasks ran again elsewhere.",
                     "ops",
-                    [Query(f"sum by (instance) ({rate('forebay_fenced_writes_total')})", "{{instance}}")],
+                    f"sum by (instance) ({rate('forebay_fenced_writes_total')})",
+                    "{{instance}}",
                 ),
             ],
         ),
@@ -606,17 +610,15 @@ def workers() -> list[Row]:
                     "From accepted to recorded",
                     "Until a task has its row. It alerts above 5 s.",
                     "s",
-                    [
-                        Query(quantile(0.5, "forebay_record_lag_seconds"), "P50"),
-                        Query(quantile(0.95, "forebay_record_lag_seconds"), "P95"),
-                    ],
+                    quantiles("forebay_record_lag_seconds", 50, 95),
                     limits=(1, 5),
                 ),
-                Panel(
+                single(
                     "Messages set aside",
                     "Within an hour, because nobody could decode them. `forebay rejects` shows them.",
                     "short",
-                    [Query(f"sum(increase(forebay_undecodable_messages_total{{{NAMESPACE}}}[1h]))", "set aside")],
+                    f"sum(increase(forebay_undecodable_messages_total{{{NAMESPACE}}}[1h]))",
+                    "set aside",
                     limits=(1, 10),
                 ),
             ],
@@ -630,11 +632,12 @@ def dependencies() -> list[Row]:
         Row(
             "Circuits",
             [
-                Panel(
+                single(
                     "PostgreSQL" if dependency == "store" else "Broker",
                     "Of each process: closed where the dependency answers, open where it does not, half-open while it is probed.",
                     "none",
-                    [Query(f'max by (instance) (forebay_circuit_state{{{NAMESPACE}, dependency="{dependency}"}})', "{{instance}}")],
+                    f'max by (instance) (forebay_circuit_state{{{NAMESPACE}, dependency="{dependency}"}})',
+                    "{{instance}}",
                     highest=2,
                     names=states,
                 )
@@ -644,17 +647,19 @@ def dependencies() -> list[Row]:
         Row(
             "PostgreSQL",
             [
-                Panel(
+                single(
                     "How long batches take, P95",
                     "By operation: record, claim, complete, dispatch.",
                     "s",
-                    [Query(quantile(0.95, "forebay_persist_duration_seconds", "operation, "), "{{operation}}")],
+                    quantile(0.95, "forebay_persist_duration_seconds", "operation, "),
+                    "{{operation}}",
                 ),
-                Panel(
+                single(
                     "Batches a second",
                     "By operation. A batch is one statement for many tasks.",
                     "ops",
-                    [Query(f"sum by (operation) ({rate('forebay_persist_duration_seconds_count')})", "{{operation}}")],
+                    f"sum by (operation) ({rate('forebay_persist_duration_seconds_count')})",
+                    "{{operation}}",
                 ),
             ],
         ),
@@ -665,50 +670,47 @@ def dependencies() -> list[Row]:
                     "How long publishing takes",
                     "From handing a batch to the broker to its confirmation: what a submission waits for.",
                     "s",
-                    [
-                        Query(quantile(0.5, "forebay_publish_duration_seconds"), "P50"),
-                        Query(quantile(0.95, "forebay_publish_duration_seconds"), "P95"),
-                    ],
+                    quantiles("forebay_publish_duration_seconds", 50, 95),
                 ),
-                Panel(
+                single(
                     "Messages a batch",
                     "How many messages are published together, on average.",
                     "short",
-                    [
-                        Query(
-                            f"sum({rate('forebay_publish_batch_size_sum')}) / sum({rate('forebay_publish_batch_size_count')})",
-                            "messages",
-                        )
-                    ],
+                    f"sum({rate('forebay_publish_batch_size_sum')}) / sum({rate('forebay_publish_batch_size_count')})",
+                    "messages",
                 ),
             ],
         ),
         Row(
             "Processes",
             [
-                Panel(
+                single(
                     "CPU",
                     "Cores in use by each process of Forebay, without the programs that its handlers start.",
                     "none",
-                    [Query(f"{rate('process_cpu_seconds_total')} {OURS}", "{{instance}}")],
+                    f"{rate('process_cpu_seconds_total')} {OURS}",
+                    "{{instance}}",
                 ),
-                Panel(
+                single(
                     "Memory",
                     "Resident memory of each process of Forebay, without the programs that its handlers start.",
                     "bytes",
-                    [Query(f"process_resident_memory_bytes{{{NAMESPACE}}} {OURS}", "{{instance}}")],
+                    f"process_resident_memory_bytes{{{NAMESPACE}}} {OURS}",
+                    "{{instance}}",
                 ),
-                Panel(
+                single(
                     "Open files and sockets",
                     "Of each process of Forebay. Clients that stay connected count.",
                     "short",
-                    [Query(f"process_open_fds{{{NAMESPACE}}} {OURS}", "{{instance}}")],
+                    f"process_open_fds{{{NAMESPACE}}} {OURS}",
+                    "{{instance}}",
                 ),
-                Panel(
+                single(
                     "Versions",
                     "How many processes run which version.",
                     "short",
-                    [Query(f"count by (version) (forebay_build_info{{{NAMESPACE}}})", "{{version}}")],
+                    f"count by (version) (forebay_build_info{{{NAMESPACE}}})",
+                    "{{version}}",
                     stacked=True,
                 ),
             ],
@@ -716,54 +718,42 @@ def dependencies() -> list[Row]:
         Row(
             "Pods, with the programs of their handlers",
             [
-                Panel(
+                single(
                     "Restarts",
                     "Of each pod within an hour, from kube-state-metrics. It alerts above 5.",
                     "short",
-                    [
-                        Query(
-                            f"sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total{{{PODS}}}[1h]))",
-                            "{{namespace}} {{pod}}",
-                        )
-                    ],
+                    f"sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total{{{PODS}}}[1h]))",
+                    "{{namespace}} {{pod}}",
                     limits=(1, 5),
                 ),
-                Panel(
+                single(
                     "Memory of the limit",
                     "The working set of each pod. It alerts above 90 %; at 100 % the pod is killed.",
                     "percentunit",
-                    [
-                        Query(
-                            f"max by (namespace, pod) (container_memory_working_set_bytes{{{PODS}}})"
-                            f' / max by (namespace, pod) (kube_pod_container_resource_limits{{{PODS}, resource="memory"}})',
-                            "{{namespace}} {{pod}}",
-                        )
-                    ],
+                    (
+                        f"max by (namespace, pod) (container_memory_working_set_bytes{{{PODS}}})"
+                        f' / max by (namespace, pod) (kube_pod_container_resource_limits{{{PODS}, resource="memory"}})'
+                    ),
+                    "{{namespace}} {{pod}}",
                     limits=(0.8, 0.9),
                 ),
-                Panel(
+                single(
                     "CPU of the limit",
                     "Of each pod that has a limit. It alerts above 85 %: of the limit, or of all that the node has, where there is none.",
                     "percentunit",
-                    [
-                        Query(
-                            f"sum by (namespace, pod) ({rate('container_cpu_usage_seconds_total', PODS)})"
-                            f' / max by (namespace, pod) (kube_pod_container_resource_limits{{{PODS}, resource="cpu"}})',
-                            "{{namespace}} {{pod}}",
-                        )
-                    ],
+                    (
+                        f"sum by (namespace, pod) ({rate('container_cpu_usage_seconds_total', PODS)})"
+                        f' / max by (namespace, pod) (kube_pod_container_resource_limits{{{PODS}, resource="cpu"}})'
+                    ),
+                    "{{namespace}} {{pod}}",
                     limits=(0.7, 0.85),
                 ),
-                Panel(
+                single(
                     "CPU, cores",
                     "Of each pod, whether it has a limit or not.",
                     "none",
-                    [
-                        Query(
-                            f"sum by (namespace, pod) ({rate('container_cpu_usage_seconds_total', PODS)})",
-                            "{{namespace}} {{pod}}",
-                        )
-                    ],
+                    f"sum by (namespace, pod) ({rate('container_cpu_usage_seconds_total', PODS)})",
+                    "{{namespace}} {{pod}}",
                 ),
             ],
         ),

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use forebay_broker::{Acknowledge, Broker, Delivery, Source, Subscription, Token};
 use forebay_runtime::{health::Reporter, supervise::Backoff};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -30,8 +29,6 @@ pub(crate) struct Reader {
     /// Ends the waits between failed rounds.
     stop: CancellationToken,
     subscription: Option<Subscription>,
-    /// When its last round was over.
-    read_at: Instant,
     backoff: Backoff,
     healthy: bool,
     /// Whether the log says that it fails: once when it begins, and once when it works again.
@@ -53,7 +50,6 @@ impl Reader {
             reporter,
             stop,
             subscription: None,
-            read_at: Instant::now(),
             backoff: Backoff::default(),
             healthy: false,
             failing: false,
@@ -63,9 +59,7 @@ impl Reader {
     /// One round: up to `max` deliveries within `wait`. `None` where the subscription is broken; that was reported
     /// and waited out, and the next round makes a new one.
     pub(crate) async fn round(&mut self, max: usize, wait: Duration) -> Option<Received> {
-        let attempt = self.attempt(max, wait).await;
-        self.read_at = Instant::now();
-        match attempt {
+        match self.attempt(max, wait).await {
             Ok(received) => {
                 self.reporter.ok();
                 self.healthy = true;
@@ -127,20 +121,18 @@ impl Reader {
         self.reporter.ok();
     }
 
-    /// Ends the subscription for now, if its last round is so long over, so that nothing is kept in it that others could
-    /// read; the next round makes a new one. Before, what its last question still brings would be lost on the way, and
-    /// come again only when the broker has waited in vain for an answer.
-    pub(crate) fn let_go(&mut self, after: Duration) {
-        if self.read_at.elapsed() >= after {
-            self.subscription = None;
-        }
+    /// Gives up the subscription, which is to be closed; the next round makes a new one. `None` where there is none.
+    pub(crate) fn leave(&mut self) -> Option<Leaving> {
+        let limit = self.deaf_after;
+        self.subscription
+            .take()
+            .map(|subscription| Leaving { subscription, limit })
     }
 
-    /// For good, and in good order: what was asked for and not answered yet goes back to the broker.
+    /// For good, and in good order.
     pub(crate) async fn close(mut self) {
-        if let Some(mut subscription) = self.subscription.take() {
-            // An answer that is later than this has gone astray.
-            let _ = tokio::time::timeout(self.deaf_after, subscription.consumer.close()).await;
+        if let Some(leaving) = self.leave() {
+            leaving.close().await;
         }
         self.retire();
     }
@@ -148,6 +140,21 @@ impl Reader {
     /// For good.
     pub(crate) fn retire(&self) {
         self.reporter.retire();
+    }
+}
+
+/// A subscription that is read no more.
+pub(crate) struct Leaving {
+    subscription: Subscription,
+    limit: Duration,
+}
+
+impl Leaving {
+    /// In good order: what was asked for and not answered yet goes back to the broker. Were it only dropped, that would
+    /// come again when the broker has waited in vain for an answer.
+    pub(crate) async fn close(mut self) {
+        // An answer that is later than this has gone astray.
+        let _ = tokio::time::timeout(self.limit, self.subscription.consumer.close()).await;
     }
 }
 

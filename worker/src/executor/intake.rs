@@ -19,15 +19,13 @@ use super::{
 };
 use crate::{
     shared::Shared,
-    subscribe::{Reader, Received},
+    subscribe::{Leaving, Reader, Received},
 };
 
 /// Every so manieth turn is given to the lane that had to wait longest, so that none starves.
 const FAIR_TURN: u64 = 8;
 /// How long a wet lane may wait for a message while room is set aside for it.
 const WET_WAIT: Duration = Duration::from_millis(25);
-/// How long after the longest wait of a round its answer may still be on its way.
-const LET_GO_GRACE: Duration = Duration::from_secs(1);
 /// The most that is asked for at once.
 const ROUND_MAX: usize = 1_000;
 
@@ -159,14 +157,15 @@ impl Intake {
         }
     }
 
-    /// Lets go of what the subscriptions to such lanes may hold, once the last question to them is certainly answered.
-    pub(super) fn let_go(&mut self, must_rest: impl Fn(&Lane) -> bool) {
-        for state in self.lanes.iter_mut().filter(|state| must_rest(&state.lane)) {
+    /// Gives up the subscriptions to such lanes, so that nothing is kept in them that others could read. A lane that is
+    /// being asked keeps its own until the round is over: it is for a later call.
+    pub(super) fn leave(&mut self, must_rest: impl Fn(&Lane) -> bool) -> Vec<Leaving> {
+        let resting = self.lanes.iter_mut().filter(|state| must_rest(&state.lane));
+        let left = resting.filter_map(|state| {
             state.wet = false;
-            if let Some(reader) = &mut state.reader {
-                reader.let_go(self.wait + LET_GO_GRACE);
-            }
-        }
+            state.reader.as_mut()?.leave()
+        });
+        left.collect()
     }
 
     /// Takes out the readers of lanes that are not being asked, to be closed.

@@ -257,7 +257,9 @@ impl Executor {
             return;
         };
         if !paused.is_empty() {
-            self.intake.let_go(|lane| paused.contains(&lane.queue));
+            for leaving in self.intake.leave(|lane| paused.contains(&lane.queue)) {
+                self.chores.spawn(leaving.close());
+            }
         }
         if self.life.id().is_some() && !self.parked.is_full() && self.is_asking() {
             self.intake

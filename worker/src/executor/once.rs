@@ -1,8 +1,14 @@
 //! The end of a worker that ends by itself: once it has run as many tasks as it may, or once nothing is ready for it.
 //!
 //! That nothing is ready is believed only after each lane has answered with nothing while nothing runs here, no lane is
-//! being asked any more (so that no message is on its way to us), and the broker then counts nothing in them. What
-//! arrives meanwhile is run, and everything begins anew.
+//! being asked any more (so that no message is on its way to us), and the broker then counts nothing that waits in them.
+//! What arrives meanwhile is run, and everything begins anew.
+//!
+//! What others hold unacknowledged does not keep it, though the scaling signal calls that ready, too: a Job must end, and
+//! another worker claims what it holds within milliseconds, or gives it back within seconds where its kind has no room.
+//! Where it gives it back, or dies, it waits again and is ready to the signal, so that whoever starts Jobs by that starts
+//! the next. To wait for it instead would keep idle pods for as long as a broker waits for a dead worker's answer (half a
+//! minute on NATS), and RabbitMQ does not say what others hold.
 
 use std::{sync::Arc, time::Duration};
 
@@ -181,7 +187,7 @@ impl Executor {
     }
 }
 
-/// How many tasks wait in these lanes.
+/// How many tasks wait in these lanes, without those that others hold.
 async fn count(shared: Arc<Shared>, lanes: Vec<Lane>) -> Count {
     let mut waiting = 0_u64;
     for lane in &lanes {

@@ -71,6 +71,8 @@ struct State {
     lanes: Lanes,
     /// Consumers made before this one never answer again.
     deaf_below: usize,
+    /// How many consumers were ended in good order.
+    closed: usize,
     /// What every consumer holds, for as long as it is read.
     reading: Vec<(Source, Weak<()>)>,
 }
@@ -101,6 +103,11 @@ impl MemoryBroker {
 
     pub(crate) fn consumers(&self) -> usize {
         self.consumers.load(Ordering::SeqCst)
+    }
+
+    /// How many of them were ended in good order.
+    pub(crate) fn closed(&self) -> usize {
+        self.state().closed
     }
 
     /// Whether anybody has a subscription to it.
@@ -368,6 +375,10 @@ impl Consumer for End {
                 return self.take(max).unwrap_or_else(|| Ok(Vec::new()));
             }
         }
+    }
+
+    async fn close(&mut self) {
+        self.state.lock().unwrap().closed += 1;
     }
 }
 

@@ -1,18 +1,16 @@
 //! What the recorder of a worker starts at once, past the lanes, and what it does not.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use forebay_broker::{Broker, Message, Source};
-use forebay_core::{Json, Lane, Priority, QueueName, State, Submission, SubmitRequest, TaskId};
-use forebay_worker::{Handlers, IntakeOptions, WorkerOptions};
-use tokio::{sync::Semaphore, time::Instant};
+use forebay_core::{Lane, Priority, QueueName, State, Submission, SubmitRequest, TaskId};
+use forebay_worker::{IntakeOptions, WorkerOptions};
+use tokio::time::Instant;
 
 use crate::{
     broker::Lanes,
-    support::{PATIENCE, World, handle, holds, options, request, submission, undispatched},
+    starts::{MANY, Starts},
+    support::{PATIENCE, World, holds, options, request, submission, undispatched},
 };
 
 /// Hands over, and nothing that a lane does not take is published again.
@@ -25,43 +23,6 @@ fn handing_over(concurrency: usize) -> WorkerOptions {
             ..options.intake
         },
         ..options
-    }
-}
-
-/// The order in which tasks were started, and a gate that each must pass.
-#[derive(Clone)]
-struct Starts {
-    order: Arc<Mutex<Vec<TaskId>>>,
-    gate: Arc<Semaphore>,
-}
-
-impl Starts {
-    fn with_passes(count: usize) -> Self {
-        Self {
-            order: Arc::default(),
-            gate: Arc::new(Semaphore::new(count)),
-        }
-    }
-
-    fn handlers(&self) -> Handlers {
-        let this = self.clone();
-        handle(move |execution| {
-            let this = this.clone();
-            async move {
-                this.order.lock().unwrap().push(execution.id);
-                this.gate.acquire().await.unwrap().forget();
-                Ok(Json::null())
-            }
-        })
-    }
-
-    fn order(&self) -> Vec<TaskId> {
-        self.order.lock().unwrap().clone()
-    }
-
-    async fn open(&self, world: &World, ids: &[TaskId]) {
-        self.gate.add_permits(1_000);
-        world.wait_for_all(ids, State::Succeeded).await;
     }
 }
 
@@ -91,7 +52,7 @@ async fn all_is_acknowledged(world: &World) {
 #[tokio::test]
 async fn what_there_is_room_for_needs_no_lane() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     world.broker.set_lanes(Lanes::Full);
     let worker = world.worker(handing_over(100), starts.handlers());
     worker.is_healthy().await;
@@ -116,7 +77,7 @@ async fn what_there_is_no_room_for_waits_in_its_lane() {
     worker.is_healthy().await;
     let ids = submit_in_turn(&world, 5).await;
     holds("three wait", || in_lane(&world, Priority::Default) == 3).await;
-    holds("two run", || starts.order().len() == 2).await;
+    holds("two run", || starts.count() == 2).await;
     all_is_acknowledged(&world).await;
     starts.open(&world, &ids).await;
     worker.is_healthy().await;
@@ -131,8 +92,8 @@ async fn nothing_overtakes_what_waits_in_its_lane() {
     worker.is_healthy().await;
     let mut ids = submit_in_turn(&world, 12).await;
     holds("eleven wait", || in_lane(&world, Priority::Default) == 11).await;
-    starts.gate.add_permits(4);
-    holds("the fifth runs", || starts.order().len() == 5).await;
+    starts.let_through(4);
+    holds("the fifth runs", || starts.count() == 5).await;
     ids.extend(submit_in_turn(&world, 3).await);
     starts.open(&world, &ids).await;
     assert_eq!(starts.order(), ids);
@@ -165,7 +126,7 @@ async fn once_its_lane_is_empty_what_comes_is_handed_over_again() {
 #[tokio::test]
 async fn what_has_a_time_or_a_key_is_only_recorded() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     world.broker.set_lanes(Lanes::Full);
     let worker = world.worker(handing_over(10), starts.handlers());
     worker.is_healthy().await;
@@ -231,7 +192,7 @@ async fn what_is_left_to_its_lane_is_not_overtaken_by_what_came_with_it() {
 #[tokio::test]
 async fn a_lost_answer_starts_nothing_twice() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     let worker = world.worker(handing_over(50), starts.handlers());
     worker.is_healthy().await;
     world.store.lose_answers(3);
@@ -255,7 +216,7 @@ async fn what_is_delivered_again_is_not_started_again() {
     let task = submission(request());
     let message = || vec![Message::Submission(task.clone())];
     world.broker.publish(message()).await;
-    holds("it runs", || starts.order().len() == 1).await;
+    holds("it runs", || starts.count() == 1).await;
     world.broker.publish(message()).await;
     all_is_acknowledged(&world).await;
     starts.open(&world, &[task.id]).await;
@@ -269,7 +230,7 @@ async fn what_is_delivered_again_is_not_started_again() {
 #[tokio::test]
 async fn a_worker_that_was_declared_dead_only_records() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     let worker = world.worker(handing_over(10), starts.handlers());
     worker.is_healthy().await;
     world.store.forget_workers();
@@ -277,14 +238,14 @@ async fn a_worker_that_was_declared_dead_only_records() {
     // Through the lane where it must, and in its next life.
     world.wait_for_all(&ids, State::Succeeded).await;
     all_is_acknowledged(&world).await;
-    assert_eq!(starts.order().len(), 30);
+    assert_eq!(starts.count(), 30);
     worker.drain().await;
 }
 
 #[tokio::test]
 async fn one_that_the_store_refuses_does_not_keep_its_neighbours() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     let worker = world.worker(handing_over(100), starts.handlers());
     worker.is_healthy().await;
     let tasks: Vec<Submission> = (0..20).map(|_| submission(request())).collect();
@@ -322,7 +283,7 @@ async fn what_is_refused_a_start_stays_before_what_found_no_seat() {
 #[tokio::test]
 async fn a_start_that_may_have_happened_is_asked_for_until_it_is_known() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     let worker = world.worker(handing_over(10), starts.handlers());
     worker.is_healthy().await;
     world.store.lose_claims(true);
@@ -348,7 +309,7 @@ async fn a_start_that_may_have_happened_is_asked_for_until_it_is_known() {
 #[tokio::test]
 async fn an_outage_is_waited_out() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     let worker = world.worker(handing_over(10), starts.handlers());
     worker.is_healthy().await;
     world.store.set_away(true);
@@ -357,7 +318,7 @@ async fn an_outage_is_waited_out() {
     holds("it was tried", || world.store.refused_calls() > before + 3).await;
     world.store.set_away(false);
     world.wait_for_all(&ids, State::Succeeded).await;
-    assert_eq!(starts.order().len(), 8);
+    assert_eq!(starts.count(), 8);
     worker.drain().await;
 }
 
@@ -371,7 +332,7 @@ async fn a_draining_worker_starts_nothing() {
     world.wait_for(id, State::Running).await;
     worker.stop.cancel();
     let later = world.submit(request()).await;
-    starts.gate.add_permits(1);
+    starts.let_through(1);
     worker.drain().await;
     assert_eq!(world.store.task(id).unwrap().state, State::Succeeded);
     let untouched = world.store.task(later).map(|task| (task.state, task.fence));
@@ -384,7 +345,7 @@ async fn a_draining_worker_starts_nothing() {
 #[tokio::test]
 async fn options_may_forbid_it() {
     let world = World::default();
-    let starts = Starts::with_passes(1_000);
+    let starts = Starts::with_passes(MANY);
     world.broker.set_lanes(Lanes::Full);
     let worker = world.worker(
         WorkerOptions {

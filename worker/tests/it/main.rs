@@ -17,5 +17,6 @@ mod recording;
 mod running;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod starts;
 mod store;
 mod support;

@@ -9,10 +9,14 @@ use std::{
     time::Duration,
 };
 
-use forebay_core::{Json, State, TaskId};
+use forebay_broker::{Broker, Source};
+use forebay_core::{Json, Lane, Priority, QueueName, State, TaskId};
 use forebay_worker::{Handlers, IntakeOptions, Roles, WorkerOptions};
 
-use crate::support::{World, handle, holds, options, request, settings, succeed, undispatched};
+use crate::{
+    starts::Starts,
+    support::{World, handle, holds, options, request, settings, succeed, undispatched},
+};
 
 fn once() -> WorkerOptions {
     WorkerOptions {
@@ -42,6 +46,13 @@ async fn ready(world: &World, count: usize) -> Vec<TaskId> {
     world.wait_for_all(&ids, State::Queued).await;
     recorder.drain().await;
     ids
+}
+
+#[track_caller]
+fn assert_all_are(world: &World, ids: &[TaskId], state: State) {
+    for id in ids {
+        assert_eq!(world.store.task(*id).unwrap().state, state);
+    }
 }
 
 /// How many handlers ran at once, at the most, and how many in all.
@@ -76,9 +87,7 @@ async fn it_runs_what_is_ready_and_ends() {
     let seen = Seen::default();
     let worker = world.worker(once(), seen.handlers());
     worker.ends().await.unwrap();
-    for id in ids {
-        assert_eq!(world.store.task(id).unwrap().state, State::Succeeded);
-    }
+    assert_all_are(&world, &ids, State::Succeeded);
     assert_eq!(seen.most.load(Ordering::SeqCst), 2, "its slots are its bound");
     assert_eq!(world.store.worker_count(), 0, "it has said good-bye");
 }
@@ -112,25 +121,14 @@ async fn it_goes_on_while_something_is_ready() {
     let world = World::default();
     let _recorder = world.worker(recorder(), Handlers::new());
     let id = ready(&world, 1).await[0];
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let open = Arc::clone(&gate);
-    let worker = world.worker(
-        once(),
-        handle(move |_| {
-            let gate = Arc::clone(&gate);
-            async move {
-                gate.acquire().await.unwrap().forget();
-                Ok(Json::null())
-            }
-        }),
-    );
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(once(), starts.handlers());
     world.wait_for(id, State::Running).await;
     let later = world.submit(request()).await;
     world.wait_for(later, State::Running).await;
-    open.add_permits(2);
+    starts.let_through(2);
     worker.ends().await.unwrap();
-    let state = |id| world.store.task(id).unwrap().state;
-    assert_eq!((state(id), state(later)), (State::Succeeded, State::Succeeded));
+    assert_all_are(&world, &[id, later], State::Succeeded);
 }
 
 /// Kinds that have no handler here are not ready for this worker.
@@ -142,7 +140,24 @@ async fn what_it_cannot_run_does_not_keep_it() {
         .function("other", settings(), |(): (), _| async { Ok(()) })
         .unwrap();
     world.worker(once(), other).ends().await.unwrap();
-    assert_eq!(world.store.task(ids[0]).unwrap().state, State::Queued);
+    assert_all_are(&world, &ids, State::Queued);
+}
+
+/// What another worker has at hand is that one's; if it comes back, it is for whoever is started next.
+#[tokio::test]
+async fn what_others_hold_does_not_keep_it() {
+    let world = World::default();
+    let ids = ready(&world, 1).await;
+    let lane = Source::Lane(Lane::new(QueueName::default(), Priority::Default));
+    let mut other = world.broker.consume(lane).await.unwrap();
+    let held = other.consumer.next(1, Duration::ZERO).await.unwrap();
+    assert_eq!(held.len(), 1);
+    world.worker(once(), succeed()).ends().await.unwrap();
+    assert_all_are(&world, &ids, State::Queued);
+    let tokens = held.into_iter().map(|delivery| delivery.token).collect();
+    other.acks.hand_back(tokens).await.unwrap();
+    world.worker(once(), succeed()).ends().await.unwrap();
+    assert_all_are(&world, &ids, State::Succeeded);
 }
 
 /// In a time of its own, in which a machine that is busy is not slow.
@@ -191,9 +206,7 @@ async fn a_short_outage_while_it_looks_is_waited_out() {
     .await;
     world.broker.set_away(false);
     worker.ends().await.unwrap();
-    for id in ids {
-        assert_eq!(world.store.task(id).unwrap().state, State::Succeeded);
-    }
+    assert_all_are(&world, &ids, State::Succeeded);
 }
 
 #[tokio::test]
@@ -243,18 +256,8 @@ async fn what_the_recorder_hands_over_counts_too() {
 async fn its_load_is_told_while_it_runs() {
     let world = World::default();
     let ids = ready(&world, 2).await;
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let open = Arc::clone(&gate);
-    let worker = world.worker(
-        once(),
-        handle(move |_| {
-            let gate = Arc::clone(&gate);
-            async move {
-                gate.acquire().await.unwrap().forget();
-                Ok(Json::null())
-            }
-        }),
-    );
+    let starts = Starts::with_passes(0);
+    let worker = world.worker(once(), starts.handlers());
     world.wait_for_all(&ids, State::Running).await;
     let mut load = worker.load.clone();
     let told = load.wait_for(|load| load.busy == 2 && load.longest > Duration::ZERO);
@@ -262,7 +265,7 @@ async fn its_load_is_told_while_it_runs() {
         .await
         .expect("it is told")
         .unwrap();
-    open.add_permits(2);
+    starts.let_through(2);
     worker.ends().await.unwrap();
     assert!(load.changed().await.is_err(), "nobody tells any more");
 }
