@@ -3,7 +3,13 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Forebay's own API and messages.
-const OURS: [&str; 2] = ["forebay/v1/task.proto", "forebay/wire/v1/wire.proto"];
+const OURS: [&str; 5] = [
+    "forebay/v1/task.proto",
+    "forebay/v1/queue.proto",
+    "forebay/v1/schedule.proto",
+    "forebay/v1/worker.proto",
+    "forebay/wire/v1/wire.proto",
+];
 /// What KEDA asks of a scaler. Apart from ours, since the API does not serve it and must not say that it does.
 const SCALER: [&str; 1] = ["externalscaler/externalscaler.proto"];
 

@@ -38,6 +38,7 @@ async fn hear(app: &App) {
                 () = app.stop.cancelled() => return Ok(()),
                 heard = signals.next() => match heard {
                     Some(Signal::Events(events)) => app.hub.hear(events),
+                    Some(Signal::Progress(ids)) => app.hub.hear_progress(&ids),
                     Some(Signal::Cancel(_) | Signal::QueuesChanged) => {}
                     None => anyhow::bail!("the connection for signals ended"),
                 },

@@ -63,6 +63,15 @@ pub struct Bounds {
     pub collect: Duration,
     /// For how long counts are shown without counting again.
     pub fresh: Duration,
+    /// How long a gRPC call without a deadline may take until its answer begins, its message's arrival included.
+    pub call: Duration,
+    /// How often a gRPC client is asked whether it lives.
+    pub ping: Duration,
+    /// After how long without an answer to that its connection is closed.
+    pub pong: Duration,
+    /// After how long a gRPC client is asked to connect anew, give or take a tenth; and how long a stream of `TaskService`
+    /// may last.
+    pub connection_age: Duration,
     /// How long requests have to finish when the process is to stop.
     pub drain: Duration,
 }
@@ -98,6 +107,10 @@ impl Default for Bounds {
             count: Duration::from_secs(2),
             collect: Duration::from_millis(1_500),
             fresh: Duration::from_secs(5),
+            call: Duration::from_secs(60),
+            ping: Duration::from_secs(30),
+            pong: Duration::from_secs(20),
+            connection_age: Duration::from_secs(3_600),
             drain: Duration::from_secs(15),
         }
     }

@@ -75,6 +75,8 @@ codes! {
     TaskNotFound = "task_not_found", 404, NotFound, "There is no such task", None;
     /// There is no such queue.
     QueueNotFound = "queue_not_found", 404, NotFound, "There is no such queue", None;
+    /// There is no such schedule.
+    ScheduleNotFound = "schedule_not_found", 404, NotFound, "There is no such schedule", None;
     /// The path does not know this method.
     MethodNotAllowed = "method_not_allowed", 405, Unimplemented, "The method is not allowed here", None;
     /// The body took too long to arrive.

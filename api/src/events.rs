@@ -5,4 +5,4 @@ mod announce;
 mod hub;
 
 pub(crate) use announce::Announcer;
-pub(crate) use hub::{Heard, Hub, Watch, event_id};
+pub(crate) use hub::{Heard, Hub, News, Watch, event_id};

@@ -6,6 +6,7 @@
 
 mod background;
 mod bounds;
+mod connections;
 pub mod error;
 mod events;
 mod grpc;
@@ -38,7 +39,7 @@ use tower::retry::budget::TpsBudget;
 pub use background::background;
 pub use bounds::Bounds;
 pub use router::{OPENAPI, router, routes};
-pub use serve::{serve_grpc, serve_http};
+pub use serve::{Further, serve_grpc, serve_grpc_with, serve_http};
 
 use crate::{
     events::{Announcer, Hub},

@@ -15,7 +15,7 @@ use axum::{
     http::{self as web, Method, StatusCode, Uri},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use forebay_core::TraceParent;
 use tower::Service;
@@ -23,7 +23,7 @@ use tower::Service;
 use crate::{
     App,
     error::{ApiError, Code},
-    http::{batch, docs, events, health, queues, rejects, tasks, workers},
+    http::{batch, docs, events, health, queues, rejects, schedules, tasks, workers},
     layers::{self, limit::Pool},
 };
 
@@ -52,6 +52,8 @@ fn changes() -> Routes {
         .post("/v1/tasks/{id}/retry", tasks::retry)
         .post("/v1/queues/{queue}/pause", queues::pause)
         .post("/v1/queues/{queue}/resume", queues::resume)
+        .put("/v1/schedules/{name}", schedules::put)
+        .delete("/v1/schedules/{name}", schedules::delete)
 }
 
 fn reads() -> Routes {
@@ -63,6 +65,8 @@ fn reads() -> Routes {
         .get("/v1/queues", queues::list)
         .get("/v1/queues/{queue}", queues::get)
         .get("/v1/queues/{queue}/autoscale", queues::autoscale)
+        .get("/v1/schedules", schedules::list)
+        .get("/v1/schedules/{name}", schedules::get)
         .get("/v1/workers", workers::list)
         .get("/v1/rejects", rejects::list)
 }
@@ -179,15 +183,25 @@ impl Routes {
         }
     }
 
-    fn get<H: Handler<T, App>, T: 'static>(mut self, path: &'static str, handler: H) -> Self {
-        self.list.push(("get", path));
-        self.router = self.router.route(path, get(handler));
-        self
+    fn get<H: Handler<T, App>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.route("get", path, get(handler))
     }
 
-    fn post<H: Handler<T, App>, T: 'static>(mut self, path: &'static str, handler: H) -> Self {
-        self.list.push(("post", path));
-        self.router = self.router.route(path, post(handler));
+    fn post<H: Handler<T, App>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.route("post", path, post(handler))
+    }
+
+    fn put<H: Handler<T, App>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.route("put", path, put(handler))
+    }
+
+    fn delete<H: Handler<T, App>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.route("delete", path, delete(handler))
+    }
+
+    fn route(mut self, method: &'static str, path: &'static str, handler: MethodRouter<App>) -> Self {
+        self.list.push((method, path));
+        self.router = self.router.route(path, handler);
         self
     }
 }

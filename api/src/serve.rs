@@ -1,22 +1,19 @@
 //! Serves both doors on listeners, and ends them in good order: what is under way is finished, within a bound.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
+use forebay_runtime::supervise::random_bytes;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
-    time::sleep,
-};
-use tonic::transport::server::TcpIncoming;
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
 
-use crate::{App, grpc, router::door};
+use crate::{App, connections::Accept, grpc, layers::grpc_edge, router::door};
 
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(15);
@@ -24,8 +21,6 @@ const HEAD: Duration = Duration::from_secs(15);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The requests that one HTTP/2 connection may have under way.
 const STREAMS_MAX: u32 = 256;
-/// Between two attempts to accept, where that fails: no file handles are left, say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the HTTP door, HTTP/1.1 and HTTP/2 without TLS. When `stop` is cancelled, takes no more connections,
 /// ends what only waits, and gives the rest [`crate::Bounds::drain`] to finish.
@@ -36,9 +31,10 @@ pub async fn serve_http(app: App, listener: TcpListener) -> anyhow::Result<()> {
     let service = TowerToHyperService::new(door(app.clone()));
     let server = server();
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(app.bounds.connections));
+    let accept = Accept::new(&app, listener);
     let mut connections = JoinSet::new();
-    while let Some((stream, place)) = next(&app, &listener, &places, &mut connections).await {
+    while let Some(stream) = accept.next().await {
+        while connections.try_join_next().is_some() {}
         let connection = server
             .serve_connection(TokioIo::new(stream), service.clone())
             .into_owned();
@@ -47,10 +43,9 @@ pub async fn serve_http(app: App, listener: TcpListener) -> anyhow::Result<()> {
             if let Err(error) = connection.await {
                 tracing::debug!(error, "a connection failed");
             }
-            drop(place);
         });
     }
-    drop(listener);
+    drop(accept);
     tokio::select! {
         () = graceful.shutdown() => {}
         () = sleep(app.bounds.drain) => tracing::warn!("requests were cut off: they took longer than the drain"),
@@ -74,35 +69,19 @@ fn server() -> Builder<TokioExecutor> {
     server
 }
 
-/// The next connection, with its place; `None` when the process is to stop.
-async fn next(
-    app: &App,
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    connections: &mut JoinSet<()>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    while connections.try_join_next().is_some() {}
-    let place = tokio::select! {
-        () = app.stop.cancelled() => return None,
-        place = Arc::clone(places).acquire_owned() => place.ok()?,
-    };
-    loop {
-        let accepted = tokio::select! {
-            () = app.stop.cancelled() => return None,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                // Only costs latency where it fails.
-                let _ = stream.set_nodelay(true);
-                return Some((stream, place));
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+/// Moved by up to a tenth, so that replicas which started together do not lose their clients together.
+fn about(age: Duration) -> Duration {
+    let [random, ..] = random_bytes();
+    age.mul_f64(0.9 + 0.2 * f64::from(random) / 255.0)
+}
+
+/// Services that this crate does not know, for the gRPC door to serve beside its own.
+#[derive(Debug, Clone, Default)]
+pub struct Further {
+    /// The services.
+    pub routes: Routes,
+    /// Those of them that health is to name.
+    pub names: Vec<&'static str>,
 }
 
 /// Serves the gRPC door, with health and reflection. When `stop` is cancelled, health says `NOT_SERVING`, streams
@@ -111,25 +90,39 @@ async fn next(
 /// # Errors
 /// Where the transport fails.
 pub async fn serve_grpc(app: App, listener: TcpListener) -> anyhow::Result<()> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    serve_grpc_with(app, listener, Further::default()).await
+}
+
+/// As [`serve_grpc`], with further services. It is for them to end their streams when `stop` is cancelled.
+///
+/// # Errors
+/// Where the transport fails.
+pub async fn serve_grpc_with(app: App, listener: TcpListener, further: Further) -> anyhow::Result<()> {
+    let incoming = Accept::new(&app, listener).stream();
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<grpc::Service>().await;
+    let names: Vec<&str> = grpc::NAMES.into_iter().chain(further.names).collect();
+    for name in &names {
+        reporter.set_service_status(*name, ServingStatus::Serving).await;
+    }
     let stop = app.stop.clone();
     let served = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .layer(grpc_edge::layer(&app))
+        .http2_keepalive_interval(Some(app.bounds.ping))
+        .http2_keepalive_timeout(Some(app.bounds.pong))
+        // No grace is set: with one, tonic 0.14 cuts connections off without asking first.
+        .max_connection_age(about(app.bounds.connection_age))
         .http2_max_header_list_size(Some(HEAD_BYTES_MAX as u32))
         .max_concurrent_streams(Some(STREAMS_MAX))
+        .add_routes(grpc::routes(&app, further.routes))
         .add_service(health)
         .add_service(grpc::reflection()?)
         .add_service(grpc::reflection_v1alpha()?)
-        .add_service(grpc::service(app.clone()))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
     let drained = async {
         app.stop.cancelled().await;
-        reporter.set_not_serving::<grpc::Service>().await;
-        reporter
-            .set_service_status("", tonic_health::ServingStatus::NotServing)
-            .await;
+        for name in names.into_iter().chain([""]) {
+            reporter.set_service_status(name, ServingStatus::NotServing).await;
+        }
         sleep(app.bounds.drain).await;
     };
     tokio::select! {

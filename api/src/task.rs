@@ -1,6 +1,6 @@
 //! A task as the doors show it.
 
-use forebay_core::{AttemptError, Json, Lifecycle, State, Submission, Task, Timestamp};
+use forebay_core::{AttemptError, Json, Lifecycle, State, Submission, Task, TaskProgress, Timestamp};
 use serde::Serialize;
 
 /// A task in JSON. Its members are part of the contract.
@@ -17,8 +17,7 @@ pub(crate) struct TaskBody<'a> {
     error: Option<&'a AttemptError>,
     attempt: u32,
     max_attempts: Option<u32>,
-    /// What a running handler says of itself; no handler can say it yet.
-    progress: Option<()>,
+    progress: Option<&'a TaskProgress>,
     tags: &'a [String],
     run_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -45,7 +44,7 @@ impl<'a> From<&'a Task> for TaskBody<'a> {
             error: task.errors.last(),
             attempt: task.attempt,
             max_attempts: task.max_attempts,
-            progress: None,
+            progress: task.progress.as_ref(),
             tags: &task.tags,
             run_at: task.run_at,
             created_at: task.created_at,
@@ -129,6 +128,7 @@ pub(crate) fn accepted(submission: &Submission) -> Task {
         cancel_requested: false,
         errors: Vec::new(),
         log: None,
+        progress: None,
         traceparent: submission.traceparent.clone(),
         fingerprint: submission.fingerprint,
     }

@@ -3,11 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand};
-use forebay_core::{Priority, State};
+use forebay_core::{Overlap, Priority, State};
 use forebay_runtime::config::{
     args::{
-        AdminArgs, AllArgs, BrokerArgs, ClientArgs, DatabaseArgs, GrpcArgs, HttpArgs, LogArgs, ScaleInArgs,
-        ScalerArgs, WorkerArgs, with_dev_defaults,
+        AdminArgs, AllArgs, BrokerArgs, ClientArgs, DatabaseArgs, GrpcArgs, GrpcClientsArgs, HttpArgs,
+        LeaseArgs, LogArgs, RemoteArgs, ScaleInArgs, ScalerArgs, WorkerArgs, with_dev_defaults,
     },
     values::{duration, positive_duration},
 };
@@ -70,6 +70,8 @@ pub(crate) enum Called {
     Pause(QueueCommand),
     /// Resume a queue that was paused.
     Resume(QueueCommand),
+    /// Submit tasks by the clock: make, show and delete schedules.
+    Schedules(Schedules),
     /// Show messages that nobody could decode; they were set aside.
     Rejects(Rejects),
     /// Show the effective configuration, and where each value comes from.
@@ -80,6 +82,10 @@ pub(crate) enum Called {
 pub(crate) fn command() -> Command {
     Cli::command()
         .mut_subcommand("dev", with_dev_defaults)
+        // What all client commands have, whether it stands before a command below it or after.
+        .mut_subcommand("schedules", |schedules| {
+            schedules.mut_args(|arg| arg.global(true))
+        })
         // It shows every setting, and none is required to be shown.
         .mut_subcommand("config", |config| {
             let about = config.get_about().cloned().unwrap_or_default();
@@ -109,9 +115,13 @@ pub(crate) struct Dev {
     #[command(flatten)]
     pub(crate) grpc: GrpcArgs,
     #[command(flatten)]
+    pub(crate) grpc_clients: GrpcClientsArgs,
+    #[command(flatten)]
     pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }
@@ -132,7 +142,13 @@ pub(crate) struct Api {
     #[command(flatten)]
     pub(crate) grpc: GrpcArgs,
     #[command(flatten)]
+    pub(crate) grpc_clients: GrpcClientsArgs,
+    #[command(flatten)]
     pub(crate) admin: AdminArgs,
+    #[command(flatten)]
+    pub(crate) lease: LeaseArgs,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
 }
@@ -353,6 +369,112 @@ pub(crate) struct Rejects {
     pub(crate) limit: u32,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  forebay schedules put nightly '0 3 * * *' report '{\"days\": 1}' --time-zone Europe/Berlin
+  forebay schedules
+  forebay schedules get nightly --upcoming 10
+  forebay schedules pause nightly
+
+Without a command it lists."
+)]
+pub(crate) struct Schedules {
+    #[command(subcommand)]
+    pub(crate) command: Option<SchedulesCommand>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SchedulesCommand {
+    /// List all schedules, by name.
+    List,
+    /// Show a schedule and its next ticks.
+    Get(GetSchedule),
+    /// Make a schedule, or replace the one of that name.
+    Put(Box<PutSchedule>),
+    /// Let a schedule rest. Ticks meanwhile are not made up for.
+    Pause(ScheduleName),
+    /// Let a schedule that was paused go on, from the next tick.
+    Resume(ScheduleName),
+    /// Delete schedules. The tasks that they have submitted stay.
+    Delete(ScheduleNames),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetSchedule {
+    /// The schedule.
+    pub(crate) name: String,
+    /// How many of its next ticks to show.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) upcoming: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  forebay schedules put nightly '0 3 * * *' report --time-zone Europe/Berlin
+  forebay schedules put poll '*/10 * * * * *' poll '{\"feed\": 7}' --overlap queue --jitter 2s
+
+All that is not given is as for a new schedule: what was there before is replaced as a whole.")]
+pub(crate) struct PutSchedule {
+    /// Names it.
+    pub(crate) name: String,
+    /// When: minute, hour, day of month, month, day of week, in quotes; or six fields, with seconds first.
+    pub(crate) cron: String,
+    /// What to do at each tick: the kind that a worker has a handler for.
+    pub(crate) kind: String,
+    /// The handler's input as JSON, or - to read it from standard input; null unless given.
+    #[arg(value_name = "JSON|-", allow_negative_numbers = true)]
+    pub(crate) payload: Option<String>,
+    /// Whose wall clock: an IANA name such as Europe/Berlin; UTC unless given.
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) time_zone: Option<String>,
+    /// At a tick while a task of an earlier one is unfinished: skip it, queue it, or allow it; skip unless given.
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) overlap: Option<Overlap>,
+    /// How late a tick may still be fired, after an outage say, up to a day; a minute unless given.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) catch_up: Option<Duration>,
+    /// Move each tick by up to this, always by the same, up to an hour.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) jitter: Option<Duration>,
+    /// Let it rest until it is resumed.
+    #[arg(long)]
+    pub(crate) paused: bool,
+    /// Which pool of workers does it.
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) queue: Option<String>,
+    /// How urgent its tasks are within their queue: high, default or low.
+    #[arg(long)]
+    pub(crate) priority: Option<Priority>,
+    /// A label to find its tasks by; may be given several times.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// How many attempts a task may have.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
+    /// How long one attempt may take.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScheduleName {
+    /// The schedule.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScheduleNames {
+    /// The schedules.
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -23,12 +23,15 @@ use crate::{
 
 /// The database's name within the data folder.
 const DATABASE: &str = "forebay.db";
+/// How long a task is held by a worker that has no handler for it: short, since the one that has is mostly in this
+/// process, and the broker, which is, too, bears it.
+const UNKNOWN_KIND_PAUSE: Duration = Duration::from_millis(100);
 /// Where the client commands look by themselves.
 const DEFAULT_PORT: u16 = 8080;
 
 pub(crate) async fn run(args: Dev, mut loaded: Loaded) -> Result<Code> {
     let handlers = handlers::from_file(&mut loaded)?.with_builtin();
-    let doors = Doors::open(&args.http, &args.grpc).await?;
+    let doors = Doors::open(&args.http, &args.grpc, &args.grpc_clients).await?;
     let admin = listen(args.admin.admin_addr, "metrics and health", "--admin-addr").await?;
     let welcome = Welcome {
         data: &args.data,
@@ -45,16 +48,18 @@ pub(crate) async fn run(args: Dev, mut loaded: Loaded) -> Result<Code> {
     process.open_admin(admin);
     // The worker goes on until the last request is answered: one of them may wait for its task.
     let drain = CancellationToken::new();
-    let work = worker::start(
-        &process,
-        worker::new(&process, &backends, worker::options(&args.worker), handlers),
-        drain.clone(),
-    );
+    let mut options = worker::options(&args.worker);
+    options.intake.unknown_kind_pause = UNKNOWN_KIND_PAUSE;
+    let mut remote = api::remote_options(&args.remote, options.lease);
+    remote.executor.intake.unknown_kind_pause = UNKNOWN_KIND_PAUSE;
+    let remote = api::remote_workers(&process, &backends, remote);
+    let work = worker::new(&process, &backends, options, handlers).beside(&remote);
+    let work = worker::start(&process, work, drain.clone());
     if welcome.say().is_err() {
         // Nobody reads it; that is no reason to stop.
         tracing::info!(http = %welcome.http, grpc = %welcome.grpc, admin = %welcome.admin, "ready");
     }
-    api::serve(&process, &backends, doors).await;
+    api::serve(&process, &backends, doors, remote).await;
     drain.cancel();
     // A panic is logged where it happens.
     let _ = work.await;

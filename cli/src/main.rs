@@ -81,6 +81,7 @@ async fn call(command: Called, loaded: Loaded) -> Result<Code> {
         Called::Watch(args) => client::watch(args).await,
         Called::Workers(args) => client::workers(args).await,
         Called::Rejects(args) => client::rejects(args).await,
+        Called::Schedules(args) => client::schedules(args).await,
         Called::Queues(args) => client::queues(args).await,
         Called::Pause(args) => client::pause(args, true).await,
         Called::Resume(args) => client::pause(args, false).await,

@@ -1,8 +1,9 @@
 //! The command line is a surface that people and scripts rely on: a change of it should be seen.
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
+use forebay_core::Overlap;
 
-use crate::args::{Called, Cli, command};
+use crate::args::{Called, Cli, Schedules, SchedulesCommand, command};
 
 #[test]
 fn the_declarations_fit_together() {
@@ -12,15 +13,56 @@ fn the_declarations_fit_together() {
 #[test]
 fn help_texts() {
     // What load() does for the help, and a fixed width.
-    let mut command = command()
-        .term_width(100)
-        .mut_subcommands(|sub| sub.mut_args(|arg| arg.hide_env_values(true)).term_width(100));
+    let mut command = command().term_width(100).mut_subcommands(|sub| {
+        let sub = sub.mut_args(|arg| arg.hide_env_values(true)).term_width(100);
+        sub.mut_subcommands(|below| below.term_width(100))
+    });
     command.build();
     insta::assert_snapshot!("forebay", command.render_help());
     for sub in command.get_subcommands_mut() {
         let name = sub.get_name().to_owned();
-        insta::assert_snapshot!(name, sub.render_help());
+        insta::assert_snapshot!(name.as_str(), sub.render_help());
+        for below in sub.get_subcommands_mut() {
+            let name = format!("{name}_{}", below.get_name());
+            insta::assert_snapshot!(name, below.render_help());
+        }
     }
+}
+
+fn schedules(line: &str) -> Schedules {
+    let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+    match Cli::from_arg_matches(&matches).unwrap().command {
+        Called::Schedules(schedules) => schedules,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn schedules_take_what_all_client_commands_take_before_and_after_a_command_of_their_own() {
+    assert!(schedules("forebay schedules").command.is_none());
+    for line in [
+        "forebay schedules --json",
+        "forebay schedules --json list",
+        "forebay schedules list --json",
+        "forebay schedules delete a b --json",
+    ] {
+        assert!(schedules(line).common.json, "{line}");
+    }
+    let elsewhere = schedules("forebay schedules get nightly --url http://elsewhere:1");
+    assert_eq!(elsewhere.common.client.url.as_str(), "http://elsewhere:1/");
+}
+
+#[test]
+fn a_schedule_is_put_as_a_task_is_submitted() {
+    let put = schedules("forebay schedules put n @hourly k -5 --overlap queue --catch-up 1h --tag a --tag b");
+    let Some(SchedulesCommand::Put(put)) = put.command else {
+        panic!("{put:?}")
+    };
+    assert_eq!((put.payload.as_deref(), put.tag.len()), (Some("-5"), 2));
+    assert_eq!(put.overlap, Some(Overlap::Queue));
+    assert!(refused("forebay schedules put n c k --overlap never").contains("skip, queue or allow"));
+    assert!(refused("forebay schedules put n c").contains("KIND"));
+    assert!(refused("forebay schedules get n --upcoming 101").contains("0..=100"));
 }
 
 fn refused(line: &str) -> String {

@@ -98,7 +98,7 @@ pub(crate) fn options(args: &WorkerArgs) -> WorkerOptions {
             dispatcher: has(Role::Dispatcher),
         },
         concurrency: args.concurrency as usize,
-        lease: args.lease,
+        lease: args.lease.lease,
         drain_timeout: args.drain_timeout,
         retention: args
             .retention_days

@@ -171,13 +171,15 @@ maintenance.
 - name: FOREBAY_OTLP_ENDPOINT
   value: {{ . | quote }}
 {{- end }}
+{{- if or (eq .for "worker") (eq .for "api") }}
+- name: FOREBAY_LEASE
+  value: {{ $c.lease | quote }}
+{{- end }}
 {{- if eq .for "worker" }}
 - name: FOREBAY_NAME
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
-- name: FOREBAY_LEASE
-  value: {{ $c.lease | quote }}
 {{- with $c.retentionDays }}
 - name: FOREBAY_RETENTION_DAYS
   value: {{ . | int | toString | quote }}

@@ -30,8 +30,8 @@ use forebay_broker::{
     Acknowledge, Broker, Consumer, Delivery, Depth, Message, PublishError, Source, Subscription, Token,
 };
 use forebay_core::{
-    ClaimId, Clock, Json, Lane, QueueName, Ready, Signal, State, Submission, SubmitRequest, SystemClock,
-    Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    ClaimId, Clock, Json, Lane, QueueName, Ready, Schedule, ScheduleName, Signal, State, Submission,
+    SubmitRequest, SystemClock, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_runtime::{
     config::{args::LogArgs, values::LogFormat},
@@ -41,9 +41,10 @@ use forebay_runtime::{
     telemetry,
 };
 use forebay_store::{
-    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
-    Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
+    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Fired, Heartbeat,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, PutSchedule, QueueCounts, Read, ReadySink,
+    ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Result, Schedules, StartRequest, StoreError,
+    TaskFilter,
 };
 use forebay_worker::{Execution, HandlerSettings, Handlers, Roles, Worker, WorkerOptions};
 use futures::stream::BoxStream;
@@ -149,6 +150,10 @@ impl Execute for Nothing {
     async fn deregister(&self, _: WorkerId) -> Result<()> {
         Ok(())
     }
+
+    async fn abandon(&self, _: WorkerId, _: u32) -> Result<Vec<TaskEvent>> {
+        Ok(Vec::new())
+    }
 }
 
 /// What neither role asks for.
@@ -236,6 +241,29 @@ impl Operate for Nothing {
 
     async fn set_paused(&self, _: &QueueName, _: bool) -> Result<bool> {
         not_asked()
+    }
+}
+
+#[async_trait]
+impl Schedules for Nothing {
+    async fn put_schedule(&self, _: &Schedule) -> Result<PutSchedule> {
+        not_asked()
+    }
+
+    async fn schedule(&self, _: &ScheduleName) -> Result<Option<Schedule>> {
+        not_asked()
+    }
+
+    async fn schedules(&self, _: usize, _: Option<&ScheduleName>) -> Result<Vec<Schedule>> {
+        not_asked()
+    }
+
+    async fn delete_schedule(&self, _: &ScheduleName) -> Result<bool> {
+        not_asked()
+    }
+
+    async fn fire_schedules(&self, _: usize, _: Option<Timestamp>) -> Result<Fired> {
+        Ok(Fired::default())
     }
 }
 

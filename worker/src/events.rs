@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_broker::Broker;
-use forebay_core::{Signal, TaskEvent};
+use forebay_core::{Signal, TaskEvent, TaskId};
+use forebay_store::ProgressNote;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
@@ -23,8 +24,27 @@ const BURST: u32 = 20_000;
 /// Hands in events. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct EventSender {
-    line: mpsc::Sender<Vec<TaskEvent>>,
+    line: mpsc::Sender<Batch>,
     budget: Arc<Mutex<Budget>>,
+}
+
+/// What is told together.
+#[derive(Debug, Default)]
+struct Batch {
+    events: Vec<TaskEvent>,
+    /// Tasks that have said how far they are.
+    progress: Vec<TaskId>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.events.len() + self.progress.len()
+    }
+
+    fn append(&mut self, mut next: Self) {
+        self.events.append(&mut next.events);
+        self.progress.append(&mut next.progress);
+    }
 }
 
 /// How many more may be told.
@@ -58,7 +78,23 @@ impl EventSender {
 
     /// Hands a batch in, and never waits.
     pub(crate) fn send(&self, events: Vec<TaskEvent>) {
-        if !events.is_empty() && self.line.try_send(events).is_err() {
+        self.hand_in(Batch {
+            events,
+            ..Batch::default()
+        });
+    }
+
+    /// Hands in that tasks have said how far they are, those of them that there is room for; and never waits.
+    pub(crate) fn send_progress(&self, notes: &[ProgressNote]) {
+        let told = self.room_for(notes.len());
+        self.hand_in(Batch {
+            progress: notes[..told].iter().map(|note| note.id).collect(),
+            ..Batch::default()
+        });
+    }
+
+    fn hand_in(&self, batch: Batch) {
+        if batch.len() > 0 && self.line.try_send(batch).is_err() {
             debug!("events were dropped: too many wait");
         }
     }
@@ -67,7 +103,7 @@ impl EventSender {
 /// Sends them on.
 pub(crate) struct Events {
     broker: Arc<dyn Broker>,
-    waiting: mpsc::Receiver<Vec<TaskEvent>>,
+    waiting: mpsc::Receiver<Batch>,
 }
 
 impl Events {
@@ -88,16 +124,24 @@ impl Events {
     pub(crate) async fn run(mut self) {
         while let Some(mut batch) = self.waiting.recv().await {
             while batch.len() < TOGETHER
-                && let Ok(mut next) = self.waiting.try_recv()
+                && let Ok(next) = self.waiting.try_recv()
             {
-                batch.append(&mut next);
+                batch.append(next);
             }
-            let sent = self.broker.signal(Signal::Events(batch));
-            match tokio::time::timeout(BROKER_CALL_MAX, sent).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(error = crate::shared::chain(&error), "events were not sent"),
-                Err(_) => debug!("events were not sent in time"),
+            if !batch.events.is_empty() {
+                self.signal(Signal::Events(batch.events)).await;
             }
+            if !batch.progress.is_empty() {
+                self.signal(Signal::Progress(batch.progress)).await;
+            }
+        }
+    }
+
+    async fn signal(&self, signal: Signal) {
+        match tokio::time::timeout(BROKER_CALL_MAX, self.broker.signal(signal)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(error = crate::shared::chain(&error), "events were not sent"),
+            Err(_) => debug!("events were not sent in time"),
         }
     }
 }

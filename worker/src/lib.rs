@@ -58,8 +58,10 @@ mod dispatcher;
 mod events;
 mod executor;
 pub mod handlers;
+mod neighbours;
 mod options;
 mod recorder;
+mod remote;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod shared;
@@ -67,10 +69,11 @@ mod subscribe;
 mod worker;
 
 pub use handlers::{
-    Execution, Handler, HandlerError, HandlerResult, HandlerSettings, Handlers, LogTail, RegisterError, Stop,
-    StopReason,
+    Execution, Handler, HandlerError, HandlerResult, HandlerSettings, Handlers, LogTail, Progress,
+    RegisterError, Stop, StopReason,
 };
 pub use options::{DispatcherOptions, IntakeOptions, Roles, UnknownRole, WorkerOptions};
+pub use remote::{RemoteOptions, RemoteWorkers};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
 pub use worker::{Load, Worker};

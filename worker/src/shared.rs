@@ -3,13 +3,16 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use forebay_broker::Broker;
-use forebay_core::{Clock, TaskEvent};
+use forebay_core::{Clock, State, TaskEvent};
 use forebay_runtime::{health::Health, metrics::Metrics};
 use forebay_store::{Store, StoreError};
 
 use tokio::sync::watch;
 
-use crate::{Handlers, WorkerOptions, events::EventSender, worker::Load};
+use crate::{
+    Handlers, WorkerOptions, events::EventSender, executor::Hearing, handlers::Board, neighbours::Neighbours,
+    worker::Load,
+};
 
 /// How long one call to the store may take before it counts as unanswered.
 pub(crate) const STORE_CALL_MAX: Duration = Duration::from_secs(30);
@@ -26,6 +29,12 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
     pub(crate) events: EventSender,
+    /// What is heard on behalf of all executors of this process; `None` where this one listens by itself.
+    pub(crate) hearing: Option<Arc<Hearing>>,
+    /// The other executors of this process.
+    pub(crate) neighbours: Neighbours,
+    /// What the attempts of the executor say of how far they are.
+    pub(crate) progress: Arc<Board>,
     /// How busy the executor is, for whoever listens.
     pub(crate) load: watch::Sender<Load>,
     #[cfg(feature = "sabotage")]
@@ -33,6 +42,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Tells whoever watches of tasks that were taken back, and counts those that have failed by it.
+    pub(crate) fn taken_back(&self, events: Vec<TaskEvent>) {
+        for lost in events.iter().filter(|event| event.state == State::Failed) {
+            let metrics = self.metrics.of_kind(&lost.queue, lost.kind.as_str());
+            metrics.failed_for_good();
+        }
+        self.tell(events);
+    }
+
     /// Tells whoever watches.
     pub(crate) fn tell(&self, events: impl IntoIterator<Item = TaskEvent>) {
         let mut events: Vec<TaskEvent> = events.into_iter().collect();

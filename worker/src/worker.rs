@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    Handlers, WorkerOptions, dispatcher::Dispatcher, events::Events, executor::Executor, recorder::Recorder,
-    shared::Shared,
+    Handlers, RemoteWorkers, WorkerOptions, dispatcher::Dispatcher, events::Events, executor::Executor,
+    neighbours::Neighbours, recorder::Recorder, shared::Shared,
 };
 
 /// How long the last events may take.
-const EVENTS_FLUSH_MAX: Duration = Duration::from_secs(2);
+pub(crate) const EVENTS_FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// A worker: recorder, executor and dispatcher, as its options say.
 pub struct Worker {
@@ -70,6 +70,9 @@ impl Worker {
             metrics,
             health,
             events: sender,
+            hearing: None,
+            neighbours: Neighbours::default(),
+            progress: Arc::default(),
             load: watch::Sender::default(),
             #[cfg(feature = "sabotage")]
             sabotage: crate::Sabotage::default(),
@@ -79,6 +82,15 @@ impl Worker {
             events,
             starting,
         }
+    }
+
+    /// Makes it known to the remote workers that are connected to this process, and them to it: a task for which one of
+    /// them has no handler is given to the other.
+    #[must_use]
+    pub fn beside(mut self, remote: &RemoteWorkers) -> Self {
+        let shared = Arc::get_mut(&mut self.shared);
+        shared.expect("nothing shares it before it runs").neighbours = remote.neighbours();
+        self
     }
 
     /// Makes it break its promises as told, for tests that must see that.

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not unwrap here is a failed test")]
 
+#[path = "it/remote/client.rs"]
+mod client;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -11,15 +14,20 @@ use std::{
 use forebay_broker::{Broker, Message};
 use forebay_broker_embedded::EmbeddedBroker;
 use forebay_core::{
-    Clock, Lane, Priority, QueueName, RetryPolicy, Signal, State, SubmitRequest, SystemClock, Task, TaskId,
+    Clock, Lane, Priority, QueueName, RetryPolicy, ScheduleRequest, Signal, State, SubmitRequest,
+    SystemClock, Task, TaskId,
 };
 use forebay_runtime::{health::Health, metrics::Metrics, supervise::random_bytes};
-use forebay_store::{Admin, Operate, Read, Store};
+use forebay_store::{Admin, Operate, Read, Schedules, Store};
 use forebay_store_sqlite::SqliteStore;
-use forebay_worker::{Execution, HandlerError, HandlerSettings, Handlers, Worker, WorkerOptions};
+use forebay_worker::{
+    Execution, HandlerError, HandlerSettings, Handlers, IntakeOptions, RemoteOptions, Worker, WorkerOptions,
+};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+use crate::client::{Server, hello, id_of, succeeded};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,6 +81,10 @@ impl World {
     }
 
     fn worker(&self) -> Running {
+        self.worker_with(|worker| worker)
+    }
+
+    fn worker_with(&self, prepare: impl FnOnce(Worker) -> Worker) -> Running {
         let settings = HandlerSettings {
             retry: RetryPolicy {
                 base: Duration::from_millis(20),
@@ -91,6 +103,10 @@ impl World {
             drain_timeout: Duration::from_millis(200),
             handler_grace: Duration::from_millis(200),
             queues: vec![QueueName::default(), OTHER.parse().unwrap()],
+            intake: IntakeOptions {
+                unknown_kind_pause: Duration::from_millis(50),
+                ..IntakeOptions::default()
+            },
             ..WorkerOptions::default()
         };
         let (stop, health) = (CancellationToken::new(), Health::default());
@@ -103,7 +119,7 @@ impl World {
             Arc::new(Metrics::new()),
             health.clone(),
         );
-        let run = tokio::spawn(worker.run(stop.clone()));
+        let run = tokio::spawn(prepare(worker).run(stop.clone()));
         Running { stop, health, run }
     }
 
@@ -119,6 +135,10 @@ impl World {
             delay_seconds,
             ..SubmitRequest::default()
         };
+        self.accept(request).await
+    }
+
+    async fn accept(&self, request: SubmitRequest) -> TaskId {
         let task = request.accept(SystemClock.now(), &random_bytes()).unwrap();
         let id = task.id;
         let confirmed = self.broker.publish(vec![Message::Submission(task)]).await;
@@ -177,6 +197,60 @@ async fn tasks_run_once_each_now_later_and_again() {
     assert_eq!(world.store.workers().await.unwrap(), []);
 }
 
+/// With the intervals that a worker has unless told otherwise: what was submitted for later, and what a schedule submits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_starts_within_200_ms() {
+    let world = World::new().await;
+    let worker = world.worker();
+    let ticking = ScheduleRequest {
+        cron: "* * * * * *".to_owned(),
+        overlap: Some("allow".to_owned()),
+        task: SubmitRequest {
+            kind: "test".to_owned(),
+            payload: Some(forebay_core::Json::of("succeed").unwrap()),
+            ..SubmitRequest::default()
+        },
+        ..ScheduleRequest::default()
+    };
+    let ticking = ticking
+        .accept("ticking".parse().unwrap(), SystemClock.now())
+        .unwrap();
+    let ticking = world.store.put_schedule(&ticking).await.unwrap().schedule;
+    let mut due = Vec::new();
+    for n in 0..20 {
+        let later = SubmitRequest {
+            kind: "test".to_owned(),
+            payload: Some(forebay_core::Json::of("succeed").unwrap()),
+            run_at: Some(SystemClock.now() + Duration::from_millis(500 + 143 * n)),
+            ..SubmitRequest::default()
+        };
+        due.push((later.run_at.unwrap(), world.accept(later).await));
+    }
+    let ticks = ticking.upcoming(ticking.created_at, 3);
+    let deadline = Instant::now() + PATIENCE;
+    while SystemClock.now() <= ticks[2] + Duration::from_secs(1) {
+        assert!(Instant::now() < deadline, "time stands still");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ticks = ticks
+        .into_iter()
+        .map(|tick| (tick, TaskId::of_tick(&ticking.name, tick)));
+    // The machine may be busy for a while, but not all the time.
+    for (what, times) in [("submitted for later", due), ("of a schedule", ticks.collect())] {
+        let mut lateness = Vec::new();
+        for (at, id) in times {
+            let started = world.wait_for(id, State::Succeeded).await.started_at.unwrap();
+            lateness.push(Duration::try_from(started.duration_since(at)).expect("not before its time"));
+        }
+        lateness.sort_unstable();
+        assert!(
+            lateness[lateness.len() / 4] < Duration::from_millis(200),
+            "{what}: {lateness:?}"
+        );
+    }
+    worker.drain().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_paused_waits_until_it_is_resumed() {
     let world = World::new().await;
@@ -229,4 +303,54 @@ async fn a_crash_a_drain_and_a_cancellation() {
         .unwrap();
     world.wait_for(cancelled, State::Cancelled).await;
     third.drain().await;
+}
+
+/// A task for the remote worker.
+fn resize() -> SubmitRequest {
+    SubmitRequest {
+        kind: "resize".to_owned(),
+        ..SubmitRequest::default()
+    }
+}
+
+/// As in `forebay dev`: both read the same queue, and each has a handler for another kind. One that is lost is taken back
+/// long before its lease ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_worker_beside_another_gets_its_kinds() {
+    let world = World::new().await;
+    let mut options = RemoteOptions::default();
+    options.executor.lease = Duration::from_secs(600);
+    options.executor.intake.unknown_kind_pause = Duration::from_millis(50);
+    let mut beside = None;
+    let (store, broker) = (Arc::new(world.store.clone()), Arc::clone(&world.broker));
+    let server = Server::start_beside(options, store, broker, |remote| {
+        beside = Some(world.worker_with(|worker| worker.beside(remote)));
+    })
+    .await;
+    let mut remote = server.worker(hello("resize", 4)).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(world.submit("succeed", None).await);
+        ids.push(world.accept(resize()).await);
+    }
+    for _ in 0..20 {
+        let start = remote.start().await;
+        remote.finish(&start, succeeded("1")).await;
+    }
+    for id in ids {
+        assert_eq!(world.wait_for(id, State::Succeeded).await.fence, 1);
+    }
+    let lost = world.accept(resize()).await;
+    assert_eq!(id_of(&remote.start().await), (lost.to_string(), 1));
+    drop(remote);
+    let mut other = server.worker(hello("resize", 4)).await;
+    let again = other.start().await;
+    assert_eq!(id_of(&again), (lost.to_string(), 2));
+    other.finish(&again, succeeded("1")).await;
+    let task = world.wait_for(lost, State::Succeeded).await;
+    assert_eq!(task.errors[0].outcome, "lost");
+    server.stop.cancel();
+    server.ends().await;
+    beside.unwrap().drain().await;
+    assert_eq!(world.store.workers().await.unwrap(), []);
 }

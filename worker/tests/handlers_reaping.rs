@@ -6,7 +6,7 @@
 use std::{path::Path, time::Duration};
 
 use forebay_core::{Json, Project, TaskId, Timestamp};
-use forebay_worker::handlers::{Execution, Handler, LogTail, Stop, command::CommandHandler};
+use forebay_worker::handlers::{Execution, Handler, LogTail, Progress, Stop, command::CommandHandler};
 use tokio::time::{Instant, sleep};
 
 fn execution() -> Execution {
@@ -25,6 +25,7 @@ fn execution() -> Execution {
         deadline: Instant::now() + Duration::from_secs(60),
         stop: Stop::new(),
         log: LogTail::new(),
+        progress: Progress::new(),
     }
 }
 

@@ -24,7 +24,16 @@ pub(crate) enum Heard {
     Gap,
 }
 
-type Watchers = HashMap<TaskId, Vec<(u64, mpsc::Sender<TaskEvent>)>>;
+/// What a watcher of a task hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It changed.
+    Event(TaskEvent),
+    /// It has said how far it is.
+    Progress,
+}
+
+type Watchers = HashMap<TaskId, Vec<(u64, mpsc::Sender<News>)>>;
 
 /// All listeners of this process.
 #[derive(Debug)]
@@ -59,7 +68,7 @@ impl Hub {
     /// Hands on what was heard.
     pub(crate) fn hear(&self, events: Vec<TaskEvent>) {
         for event in events {
-            self.tell_watchers(&event);
+            self.tell_watchers(event.id, || News::Event(event.clone()));
             let event = Arc::new(event);
             // Under one lock, so that a listener that resumes sees each event once.
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,6 +78,13 @@ impl Hub {
             recent.push_back(Arc::clone(&event));
             // Nobody listens: that is fine.
             let _ = self.all.send(Heard::Event(event));
+        }
+    }
+
+    /// Hands on that these tasks have said how far they are.
+    pub(crate) fn hear_progress(&self, ids: &[TaskId]) {
+        for &id in ids {
+            self.tell_watchers(id, || News::Progress);
         }
     }
 
@@ -107,11 +123,11 @@ impl Hub {
         }
     }
 
-    fn tell_watchers(&self, event: &TaskEvent) {
+    fn tell_watchers(&self, id: TaskId, news: impl Fn() -> News) {
         let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, watcher) in watchers.1.get(&event.id).into_iter().flatten() {
+        for (_, watcher) in watchers.1.get(&id).into_iter().flatten() {
             // A watcher that is behind looks at the store.
-            let _ = watcher.try_send(event.clone());
+            let _ = watcher.try_send(news());
         }
     }
 
@@ -132,12 +148,12 @@ pub(crate) struct Watch {
     hub: Arc<Hub>,
     id: TaskId,
     number: u64,
-    events: mpsc::Receiver<TaskEvent>,
+    events: mpsc::Receiver<News>,
 }
 
 impl Watch {
-    /// The next change of the task that is heard of.
-    pub(crate) async fn next(&mut self) -> Option<TaskEvent> {
+    /// What is heard next of the task.
+    pub(crate) async fn next(&mut self) -> Option<News> {
         self.events.recv().await
     }
 }
@@ -170,7 +186,9 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let mut watch = hub.watch(event(1).id);
         hub.hear(vec![event(2), event(1)]);
-        assert_eq!(watch.next().await, Some(event(1)));
+        hub.hear_progress(&[event(2).id, event(1).id]);
+        assert_eq!(watch.next().await, Some(News::Event(event(1))));
+        assert_eq!(watch.next().await, Some(News::Progress));
         drop(watch);
         assert!(hub.watchers.lock().unwrap().1.is_empty());
     }

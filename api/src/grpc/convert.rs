@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use forebay_core::{
-    AttemptError, Json, Lifecycle, State, SubmitRequest, Task, Timestamp, TraceParent, Violation,
+    AttemptError, Json, Lifecycle, State, SubmitRequest, Task, TaskProgress, Timestamp, TraceParent,
+    Violation,
 };
 use forebay_proto::v1::{self, submit_task_request::When};
 use forebay_store::TaskFilter;
@@ -157,6 +158,16 @@ pub(crate) fn task(task: &Task) -> v1::Task {
         project: task.project.to_string(),
         log: task.log.clone().unwrap_or_default(),
         cancel_requested: task.cancel_requested,
+        progress: task.progress.as_ref().map(progress),
+    }
+}
+
+/// How far a task is.
+pub(crate) fn progress(progress: &TaskProgress) -> v1::TaskProgress {
+    v1::TaskProgress {
+        fraction: progress.fraction,
+        message: progress.message.clone(),
+        at: Some(to_timestamp(progress.at)),
     }
 }
 
@@ -201,12 +212,18 @@ fn timestamp(at: prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::new(at.seconds, at.nanos).ok()
 }
 
-fn seconds(duration: prost_types::Duration) -> f64 {
+/// A span as a message; `None` where it is too long for one.
+pub(crate) fn to_duration(span: std::time::Duration) -> Option<prost_types::Duration> {
+    span.try_into().ok()
+}
+
+/// A span in seconds.
+pub(crate) fn seconds(duration: prost_types::Duration) -> f64 {
     duration.seconds as f64 + f64::from(duration.nanos) / 1e9
 }
 
 /// An empty string is what a client that said nothing sends.
-fn said(text: String) -> Option<String> {
+pub(crate) fn said(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 

@@ -1,22 +1,37 @@
 //! The gRPC door: decode, call an operation, encode. The twin of `http`.
 
+mod call;
 mod convert;
-mod status;
+mod queues;
+mod schedules;
+pub(crate) mod status;
 mod tasks;
 mod upload;
 
 use anyhow::Context;
-use forebay_proto::v1::task_service_server::TaskServiceServer;
+use forebay_proto::v1::{
+    queue_service_server::{self, QueueServiceServer},
+    schedule_service_server::{self, ScheduleServiceServer},
+    task_service_server::{self, TaskServiceServer},
+};
+use tonic::service::Routes;
 use tonic_reflection::server::{Builder, v1, v1alpha};
 
 use crate::App;
 
-/// The service that tasks are submitted to.
-pub(crate) type Service = TaskServiceServer<tasks::Tasks>;
+/// The names of the services of [`routes`], for health.
+pub(crate) const NAMES: [&str; 3] = [
+    task_service_server::SERVICE_NAME,
+    queue_service_server::SERVICE_NAME,
+    schedule_service_server::SERVICE_NAME,
+];
 
-/// The task service.
-pub(crate) fn service(app: App) -> Service {
-    TaskServiceServer::new(tasks::Tasks::new(app))
+/// The services: tasks, queues, schedules; beside others that the door serves.
+pub(crate) fn routes(app: &App, others: Routes) -> Routes {
+    others
+        .add_service(TaskServiceServer::new(tasks::Tasks::new(app.clone())))
+        .add_service(QueueServiceServer::new(queues::Queues::new(app.clone())))
+        .add_service(ScheduleServiceServer::new(schedules::Schedules::new(app.clone())))
 }
 
 /// Tells clients what services there are.

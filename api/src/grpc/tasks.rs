@@ -1,26 +1,30 @@
 //! `TaskService`.
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Instant};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use forebay_core::TraceParent;
 use forebay_proto::v1::{self, task_service_server::TaskService};
-use futures::{FutureExt, Stream, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
-use tracing::{Instrument, info_span};
+use futures::{Stream, stream};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tonic::{Request, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    grpc::{convert, status, upload},
-    layers::{limit::Pool, trace::join},
+    grpc::{
+        call::{Answer, call},
+        convert, upload,
+    },
+    layers::limit::Pool,
     ops::{
         self,
         follow::{Cursor, Follow, Step},
     },
 };
 
-type Answer<T> = std::result::Result<Response<T>, Status>;
 /// The answers of a stream.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
 
@@ -35,10 +39,9 @@ impl Tasks {
         Self { app }
     }
 
-    /// Carries out one call: bounded in number, in a span of its own, counted, and safe from panics.
     async fn call<T, F, Fut>(
         &self,
-        (pool, method): (Pool, &'static str),
+        named: (Pool, &'static str),
         metadata: &MetadataMap,
         operation: F,
     ) -> Answer<T>
@@ -46,26 +49,7 @@ impl Tasks {
         F: FnOnce(Option<TraceParent>) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let began = Instant::now();
-        let span = info_span!("rpc_call", otel.kind = "server", method);
-        let traceparent = join(&span, incoming(metadata));
-        let result = match pool.place(&self.app) {
-            Err(overloaded) => Err(overloaded),
-            Ok(_place) => AssertUnwindSafe(operation(traceparent).instrument(span))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| {
-                    tracing::error!(method, "a call's handler panicked");
-                    Err(ApiError::of(Code::Internal))
-                }),
-        };
-        let code = result
-            .as_ref()
-            .map_or_else(|error| error.code.row().grpc, |_| tonic::Code::Ok);
-        self.app
-            .metrics
-            .rpc_call(method, i32::from(code), began.elapsed());
-        result.map(Response::new).map_err(|error| status::status(&error))
+        call(&self.app, named, metadata, operation).await
     }
 }
 
@@ -73,10 +57,6 @@ impl Tasks {
 fn stream_place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
     let place = Arc::clone(places).try_acquire_owned();
     place.map_err(|_| ApiError::of(Code::Overloaded))
-}
-
-fn incoming(metadata: &MetadataMap) -> Option<TraceParent> {
-    TraceParent::parse(metadata.get("traceparent")?.to_str().ok()?)
 }
 
 #[tonic::async_trait]
@@ -178,8 +158,9 @@ impl TaskService for Tasks {
             });
             let id = ops::get::parse_id(&message.id)?;
             let follow = Follow::open(&self.app, id, after.transpose()?).await?;
-            let steps = stream::unfold((follow, place), |(mut follow, place)| async move {
-                let step = follow.next().await?;
+            let ends = Instant::now() + self.app.bounds.connection_age;
+            let steps = stream::unfold((follow, place), move |(mut follow, place)| async move {
+                let step = timeout_at(ends, follow.next()).await.ok().flatten()?;
                 Some((Ok(watched(&step)), (follow, place)))
             });
             Ok::<Self::WatchTaskStream, _>(Box::pin(steps))
@@ -195,5 +176,6 @@ fn watched(step: &Step) -> v1::WatchTaskResponse {
         at: Some(convert::to_timestamp(step.cursor.at)),
         task: step.task.as_deref().map(convert::task),
         cursor: step.cursor.to_string(),
+        progress: step.progress.as_ref().map(convert::progress),
     }
 }

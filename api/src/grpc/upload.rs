@@ -6,7 +6,10 @@ use forebay_core::TraceParent;
 use forebay_proto::v1::{self, submit_tasks_response::Result as Outcome};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::FuturesOrdered};
 use prost::Message;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -34,6 +37,7 @@ pub(crate) fn answers(
         messages: app.bounds.lines,
         bytes: app.bounds.lines_bytes.max(MESSAGE_BYTES_MAX),
     };
+    let ends = Instant::now() + app.bounds.connection_age;
     let upload = Upload {
         app,
         traceparent,
@@ -42,6 +46,7 @@ pub(crate) fn answers(
         held: None,
         under_way: FuturesOrdered::new(),
         room,
+        ends,
         ended: false,
         broken: None,
         _place: place,
@@ -77,6 +82,8 @@ struct Upload {
     held: Option<v1::SubmitTaskRequest>,
     under_way: FuturesOrdered<BoxFuture<'static, Answered>>,
     room: Room,
+    /// When it ends for its age.
+    ends: Instant,
     ended: bool,
     /// Why it ended, where that was a fault.
     broken: Option<Status>,
@@ -87,6 +94,7 @@ impl Upload {
     /// The next answers. Reads on while there is room for more; what waits to be read by the client takes room, too.
     async fn next(&mut self) -> Option<Result<Vec<Answer>, Status>> {
         loop {
+            self.ended |= Instant::now() >= self.ends;
             while let Some(group) = self.next_group() {
                 self.under_way.push_back(group);
             }
@@ -96,11 +104,12 @@ impl Upload {
                 };
                 return Some(Ok(self.done(answered)));
             }
+            let silent = self.ends.min(Instant::now() + self.app.bounds.body);
             tokio::select! {
                 biased;
                 Some(answered) = self.under_way.next() => return Some(Ok(self.done(answered))),
                 () = self.app.stop.cancelled() => self.ended = true,
-                message = timeout(self.app.bounds.body, self.messages.next()) => self.take(message.ok().flatten()),
+                message = timeout_at(silent, self.messages.next()) => self.take(message.ok().flatten()),
             }
         }
     }

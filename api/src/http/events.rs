@@ -10,7 +10,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use forebay_core::{Kind, QueueName, State as TaskState, TaskEvent, Timestamp};
+use forebay_core::{Kind, QueueName, State as TaskState, TaskEvent, TaskProgress, Timestamp};
 use futures::{Stream, stream};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
@@ -34,6 +34,7 @@ struct StepBody<'a> {
     attempt: u32,
     at: Timestamp,
     task: Option<TaskBody<'a>>,
+    progress: Option<&'a TaskProgress>,
 }
 
 /// `GET /v1/tasks/{id}/events`
@@ -65,8 +66,14 @@ fn step_event(id: &str, step: &Step) -> Event {
         attempt: step.cursor.attempt,
         at: step.cursor.at,
         task: step.task.as_deref().map(TaskBody::from),
+        progress: step.progress.as_ref(),
     };
-    event("state", &body).id(step.cursor.to_string())
+    let name = if step.progress.is_some() {
+        "progress"
+    } else {
+        "state"
+    };
+    event(name, &body).id(step.cursor.to_string())
 }
 
 #[derive(Debug, Serialize)]

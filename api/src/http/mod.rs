@@ -9,6 +9,7 @@ pub(crate) mod ndjson;
 pub(crate) mod params;
 pub(crate) mod queues;
 pub(crate) mod rejects;
+pub(crate) mod schedules;
 pub(crate) mod submission;
 pub(crate) mod tasks;
 pub(crate) mod workers;

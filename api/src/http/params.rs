@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, request::Parts},
 };
-use forebay_core::{QueueName, TaskId, Timestamp, TraceParent};
+use forebay_core::{QueueName, ScheduleName, TaskId, Timestamp, TraceParent};
 use url::form_urlencoded;
 
 use crate::{
@@ -23,6 +23,10 @@ pub(crate) struct Id(pub(crate) TaskId);
 /// The `{queue}` of a path.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue(pub(crate) QueueName);
+
+/// The `{name}` of a path: a schedule's.
+#[derive(Debug, Clone)]
+pub(crate) struct Name(pub(crate) ScheduleName);
 
 /// The `{code}` of a path.
 #[derive(Debug, Clone)]
@@ -61,6 +65,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Queue {
         name.parse()
             .map(Self)
             .map_err(|error| ApiError::at(Code::InvalidParameter, "/queue", error))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        ops::schedules::parse_name(&path_param(parts, state, "name").await?).map(Self)
     }
 }
 

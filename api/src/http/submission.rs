@@ -19,7 +19,7 @@ use crate::{
 /// The members of a submission. Unknown ones are refused, so that a typo is not a silent default.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SubmitBody<'a> {
+pub(crate) struct SubmitBody<'a> {
     #[serde(default)]
     kind: String,
     queue: Option<String>,
@@ -35,14 +35,23 @@ struct SubmitBody<'a> {
     idempotency_key: Option<String>,
 }
 
+/// What is said of a body that is no object.
+const NO_TASK: &str = "a task must be a JSON object, such as {\"kind\": \"echo\"}";
+
 /// Reads a submission. The payload stays the text that came.
 pub(crate) fn parse(text: &Bytes) -> Result<Asked> {
-    let body: SubmitBody<'_> = serde_json::from_slice(text).map_err(|error| explain(text, &error))?;
+    let body: SubmitBody<'_> = object(text, NO_TASK)?;
+    Ok(body.asked(text))
+}
+
+/// Reads an object. `otherwise` is said of anything else.
+pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], otherwise: &str) -> Result<T> {
+    let body = serde_json::from_slice(text).map_err(|error| explain::<T>(text, &error, otherwise))?;
     // serde would read an array of the members' values, too.
     if !is_object(text) {
-        return Err(not_an_object());
+        return Err(not_an_object(otherwise));
     }
-    Ok(body.asked(text))
+    Ok(body)
 }
 
 /// Reads the submissions of an array in one go. `None` where anything at all is wrong with it: which item, and what, is
@@ -54,7 +63,8 @@ pub(crate) fn parse_all(text: &Bytes, items_max: usize) -> Option<Vec<Asked>> {
 }
 
 /// A submission that is an object for certain.
-struct Object<'a>(SubmitBody<'a>);
+#[derive(Debug)]
+pub(crate) struct Object<'a>(pub(crate) SubmitBody<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -76,7 +86,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 
 impl SubmitBody<'_> {
     /// What it asks for; its payload is a part of `text`.
-    fn asked(self, text: &Bytes) -> Asked {
+    pub(crate) fn asked(self, text: &Bytes) -> Asked {
         let body = self;
         let mut violations = Vec::new();
         let run_at = body.run_at.as_deref().and_then(|text| {
@@ -153,15 +163,15 @@ fn key_in(headers: &HeaderMap) -> std::result::Result<Option<String>, &'static s
 
 /// Says what is wrong with a body that could not be read. Reads it again, to find out where; only refused
 /// requests pay for that.
-fn explain(text: &[u8], error: &serde_json::Error) -> ApiError {
+fn explain<'a, T: Deserialize<'a>>(text: &'a [u8], error: &serde_json::Error, otherwise: &str) -> ApiError {
     if matches!(error.classify(), Category::Syntax | Category::Eof | Category::Io) {
         return malformed(error);
     }
     if !is_object(text) {
-        return not_an_object();
+        return not_an_object(otherwise);
     }
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let Err(error) = serde_path_to_error::deserialize::<_, SubmitBody<'_>>(&mut reader) else {
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut reader) else {
         return malformed(error);
     };
     let mut pointer: String = error.path().iter().map(segment).collect();
@@ -180,12 +190,8 @@ fn is_object(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"{")
 }
 
-fn not_an_object() -> ApiError {
-    ApiError::at(
-        Code::InvalidBody,
-        "",
-        "a task must be a JSON object, such as {\"kind\": \"echo\"}",
-    )
+fn not_an_object(detail: &str) -> ApiError {
+    ApiError::at(Code::InvalidBody, "", detail)
 }
 
 /// The text is not JSON.

@@ -4,6 +4,8 @@
 //! One function instead of a layer each: a layer costs an allocation and a move of the request, and there are six things
 //! to do.
 
+pub(crate) mod grpc_deadline;
+pub(crate) mod grpc_edge;
 pub(crate) mod headers;
 pub(crate) mod limit;
 pub(crate) mod metrics;

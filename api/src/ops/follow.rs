@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use forebay_core::{State, Task, TaskEvent, TaskId, Timestamp, from_unix_micros};
+use forebay_core::{State, Task, TaskEvent, TaskId, TaskProgress, Timestamp, from_unix_micros};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{App, error::Result, events::Watch, ops, task::state_since};
+use crate::{
+    App,
+    error::Result,
+    events::{News, Watch},
+    ops,
+    task::state_since,
+};
 
 /// The first look at the store after a step; each further one is twice as late.
 const LOOK_FIRST: Duration = Duration::from_millis(50);
@@ -17,6 +23,8 @@ pub(crate) struct Step {
     pub(crate) cursor: Cursor,
     /// The whole task, where it was read: on the first step, and on a final one.
     pub(crate) task: Option<Box<Task>>,
+    /// How far it is, where that is all that changed. Its place is that of the step before.
+    pub(crate) progress: Option<TaskProgress>,
 }
 
 /// Names a step to whoever resumes after it.
@@ -73,6 +81,8 @@ pub(crate) struct Follow {
     /// Read already and not yet told.
     first: Option<Box<Task>>,
     last: Option<Cursor>,
+    /// What it said last of how far it is, of what was told.
+    progress_at: Option<Timestamp>,
     look_at: Instant,
     pause: Duration,
     ended: bool,
@@ -108,6 +118,7 @@ impl Follow {
             watch,
             first: None,
             last: None,
+            progress_at: None,
             look_at: Instant::now() + LOOK_FIRST,
             pause: LOOK_FIRST,
             ended: false,
@@ -128,7 +139,10 @@ impl Follow {
         while !self.ended {
             let step = tokio::select! {
                 () = stop.cancelled() => return None,
-                Some(event) = self.watch.next() => self.hear(&event).await,
+                Some(news) = self.watch.next() => match news {
+                    News::Event(event) => self.hear(&event).await,
+                    News::Progress => self.look().await,
+                },
                 () = sleep_until(self.look_at) => self.look().await,
             };
             if step.is_some() {
@@ -157,16 +171,36 @@ impl Follow {
         self.pause = (self.pause * 2).min(self.app.bounds.follow);
         let task = ops::once(&self.app, self.app.store.get(self.id)).await.ok()??;
         let cursor = Cursor::of(&task);
-        let known = self.last.is_some_and(|last| cursor.is_same_step(&last));
-        (!known).then(|| self.step(cursor, Some(Box::new(task))))
+        match self.last {
+            Some(last) if cursor.is_same_step(&last) => self.progress(last, task.progress),
+            _ => Some(self.step(cursor, Some(Box::new(task)))),
+        }
+    }
+
+    fn progress(&mut self, last: Cursor, progress: Option<TaskProgress>) -> Option<Step> {
+        let is_news = |progress: &TaskProgress| self.progress_at != Some(progress.at);
+        let progress = progress.filter(is_news)?;
+        self.progress_at = Some(progress.at);
+        Some(Step {
+            cursor: last,
+            task: None,
+            progress: Some(progress),
+        })
     }
 
     fn step(&mut self, cursor: Cursor, task: Option<Box<Task>>) -> Step {
         self.last = Some(cursor);
+        if let Some(progress) = task.as_ref().and_then(|task| task.progress.as_ref()) {
+            self.progress_at = Some(progress.at);
+        }
         self.ended = cursor.state.is_final();
         self.pause = LOOK_FIRST;
         self.look_at = Instant::now() + self.pause;
-        Step { cursor, task }
+        Step {
+            cursor,
+            task,
+            progress: None,
+        }
     }
 }
 

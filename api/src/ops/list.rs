@@ -41,7 +41,7 @@ pub(crate) async fn list(app: &App, wanted: Wanted) -> Result<Listed> {
         page_size,
         page_token,
     } = wanted;
-    let page_size = check_page_size(page_size.unwrap_or(PAGE_SIZE_DEFAULT))?;
+    let page_size = check_page_size(page_size)?;
     check_tag(filter.tag.as_deref())?;
     let binding = binding(&filter);
     let page = page_token.map(|token| parse_token(&token, binding)).transpose()?;
@@ -56,7 +56,9 @@ pub(crate) async fn list(app: &App, wanted: Wanted) -> Result<Listed> {
     })
 }
 
-fn check_page_size(asked: i64) -> Result<usize> {
+/// How many a page may hold, of any list.
+pub(crate) fn check_page_size(asked: Option<i64>) -> Result<usize> {
+    let asked = asked.unwrap_or(PAGE_SIZE_DEFAULT);
     let wrong = || {
         ApiError::at(
             Code::InvalidParameter,

@@ -8,6 +8,7 @@ pub(crate) mod pause;
 pub(crate) mod queues;
 pub(crate) mod recent;
 pub(crate) mod rejects;
+pub(crate) mod schedules;
 pub(crate) mod submit;
 pub(crate) mod wait;
 pub(crate) mod workers;

@@ -31,6 +31,7 @@ async fn answers() -> Vec<Answer> {
         door.get("/v2/tasks").await,
         door.get(UNKNOWN).await,
         door.get("/v1/queues/unheard-of").await,
+        door.get("/v1/schedules/unheard-of").await,
         door.call(request("DELETE", "/v1/tasks", &[], Body::empty()))
             .await,
         door.post_json(

@@ -193,3 +193,60 @@ async fn streams_end_when_the_process_stops() {
     assert_eq!(all.next().await, None);
     assert_eq!(one.next().await, None);
 }
+
+#[tokio::test]
+async fn tells_how_far_a_task_is() {
+    let door = Door::with_background().await;
+    let id = door.submit().await.id();
+    let path = format!("/v1/tasks/{id}/events");
+    let mut events = Events::of(&door, &path, None).await;
+    assert_eq!(events.state().await, "queued");
+    door.fake.change(id, State::Running, "2026-03-01T12:00:01Z");
+    let running = events.next().await.unwrap();
+    assert_eq!(
+        (running.name.as_str(), &running.data["progress"]),
+        ("state", &Value::Null)
+    );
+    for (fraction, message, at) in [
+        (0.25, "a", "2026-03-01T12:00:02Z"),
+        (1.0, "", "2026-03-01T12:00:03Z"),
+    ] {
+        door.fake.progress(id, fraction, message, at);
+        let told = events.next().await.unwrap();
+        let mut expected = running.data.clone();
+        expected["task"] = Value::Null;
+        expected["progress"] = json!({"fraction": fraction, "message": message, "at": at});
+        assert_eq!(
+            (told.name.as_str(), &told.id, told.data),
+            ("progress", &running.id, expected)
+        );
+    }
+    // Who comes back is told how far it is by now, and not the state that was seen.
+    let mut again = Events::of(&door, &path, Some(&running.id)).await;
+    let told = again.next().await.unwrap();
+    assert_eq!(
+        (told.name.as_str(), &told.data["progress"]["fraction"]),
+        ("progress", &json!(1.0))
+    );
+    door.fake.change(id, State::Succeeded, "2026-03-01T12:00:04Z");
+    for events in [&mut events, &mut again] {
+        let last = events.next().await.unwrap();
+        assert_eq!(
+            (last.name.as_str(), &last.data["progress"]),
+            ("state", &Value::Null)
+        );
+        assert_eq!(last.data["task"]["progress"]["fraction"], json!(1.0));
+        assert_eq!(events.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn how_far_a_task_is_shows_without_hearing_anything() {
+    let door = Door::new();
+    let id = door.submit().await.id();
+    door.fake.change(id, State::Running, "2026-03-01T12:00:01Z");
+    let mut events = Events::of(&door, &format!("/v1/tasks/{id}/events"), None).await;
+    assert_eq!(events.state().await, "running");
+    door.fake.progress(id, 0.5, "half", "2026-03-01T12:00:02Z");
+    assert_eq!(events.next().await.unwrap().data["progress"]["message"], "half");
+}

@@ -1,6 +1,8 @@
 //! A store and a broker in memory, which can be down, full, hang or lag behind on demand. The rules of the states
 //! are those of the core.
 
+mod schedules;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -12,8 +14,8 @@ use forebay_broker::{
     Broker, BrokerError, Depth, Message, PublishError, Result as BrokerResult, Source, Subscription,
 };
 use forebay_core::{
-    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, QueueName, Signal, State, Submission, Task,
-    TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, QueueName, Schedule, ScheduleName, Signal, State,
+    Submission, Task, TaskEvent, TaskId, TaskProgress, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
@@ -56,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) workers: Vec<WorkerInfo>,
     pub(crate) rejects: Vec<SetAside>,
     pub(crate) paused: BTreeSet<QueueName>,
+    pub(crate) schedules: BTreeMap<ScheduleName, Schedule>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +126,21 @@ impl Fake {
         let _ = self.signals.send(Signal::Events(vec![event]));
     }
 
+    /// Says how far a task is, as a worker would, and tells of it.
+    pub(crate) fn progress(&self, id: TaskId, fraction: f64, message: &str, at: &str) {
+        let progress = TaskProgress {
+            fraction,
+            message: message.to_owned(),
+            at: at.parse().unwrap(),
+        };
+        self.lock()
+            .tasks
+            .get_mut(&id)
+            .expect("the task is recorded")
+            .progress = Some(progress);
+        let _ = self.signals.send(Signal::Progress(vec![id]));
+    }
+
     /// How many listen to signals.
     pub(crate) fn listeners(&self) -> usize {
         self.signals.receiver_count()
@@ -184,6 +202,7 @@ impl Inner {
             cancel_requested: false,
             errors: Vec::new(),
             log: None,
+            progress: None,
             traceparent: submission.traceparent.clone(),
             fingerprint: submission.fingerprint,
         });
@@ -469,6 +488,10 @@ impl Execute for Fake {
     }
 
     async fn deregister(&self, _: WorkerId) -> Result<()> {
+        not_faked()
+    }
+
+    async fn abandon(&self, _: WorkerId, _: u32) -> Result<Vec<TaskEvent>> {
         not_faked()
     }
 }

@@ -36,7 +36,7 @@ use crate::{
 const UNKNOWN: &str = "01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn served(door: &Door) -> (Channel, JoinHandle<anyhow::Result<()>>) {
+pub(crate) async fn served(door: &Door) -> (Channel, JoinHandle<anyhow::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(serve_grpc(door.app.clone(), listener));
@@ -56,7 +56,7 @@ fn get(id: &impl ToString) -> v1::GetTaskRequest {
 }
 
 /// What both doors must agree on.
-fn code_of(status: &Status) -> &'static str {
+pub(crate) fn code_of(status: &Status) -> &'static str {
     let details = status.get_error_details();
     let info = details
         .error_info()
@@ -72,7 +72,7 @@ fn code_of(status: &Status) -> &'static str {
     code.as_str()
 }
 
-fn fields_of(status: &Status) -> Vec<String> {
+pub(crate) fn fields_of(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let fields = details
         .bad_request()
@@ -438,8 +438,20 @@ async fn streams_submissions_and_watches() {
         steps.next().await.unwrap().unwrap().state(),
         v1::TaskState::Running
     );
+    door.fake.progress(id, 0.5, "half", "2026-03-01T12:00:01.5Z");
+    let halfway = steps.next().await.unwrap().unwrap();
+    assert_eq!(
+        (halfway.state(), halfway.task.is_some()),
+        (v1::TaskState::Running, false)
+    );
+    let progress = halfway.progress.unwrap();
+    assert_eq!((progress.fraction, progress.message.as_str()), (0.5, "half"));
     door.fake.change(id, State::Succeeded, "2026-03-01T12:00:02Z");
     let last = steps.next().await.unwrap().unwrap();
+    assert_eq!(
+        (last.progress, last.task.as_ref().unwrap().progress.as_ref()),
+        (None, Some(&progress))
+    );
     assert_eq!(last.task.unwrap().result, r#"{"done":true}"#);
     assert!(steps.next().await.is_none());
     let mut after = client.watch_task(watch(last.cursor)).await.unwrap().into_inner();
@@ -568,7 +580,7 @@ async fn what_is_no_message_breaks_a_stream_after_the_answers_before_it() {
         assert!(matches!(answer.result, Some(Outcome::Accepted(_))));
     }
     let broken = answers.next().await.unwrap().unwrap_err();
-    assert_eq!(broken.code(), tonic::Code::Internal, "{broken:?}");
+    assert_eq!(code_of(&broken), "invalid_body");
     assert_eq!(door.fake.lock().tasks.len(), 2);
 }
 
@@ -577,9 +589,14 @@ async fn health_follows_the_drain_and_the_door_closes() {
     let door = Door::new();
     let (channel, server) = served(&door).await;
     let mut health = HealthClient::new(channel.clone());
-    let request = HealthCheckRequest {
-        service: "forebay.v1.TaskService".into(),
+    let named = |service: &str| HealthCheckRequest {
+        service: service.into(),
     };
+    for service in ["", "forebay.v1.QueueService", "forebay.v1.ScheduleService"] {
+        let now = health.check(named(service)).await.unwrap().into_inner();
+        assert_eq!(now.status(), ServingStatus::Serving, "{service}");
+    }
+    let request = named("forebay.v1.TaskService");
     let now = health.check(request.clone()).await.unwrap().into_inner();
     assert_eq!(now.status(), ServingStatus::Serving);
     let mut watch = health.watch(request).await.unwrap().into_inner();
@@ -686,7 +703,10 @@ async fn tells_what_services_there_are() {
     assert_eq!(
         names,
         [
+            "forebay.v1.QueueService",
+            "forebay.v1.ScheduleService",
             "forebay.v1.TaskService",
+            "forebay.v1.WorkerService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection"
         ]

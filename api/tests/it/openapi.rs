@@ -6,7 +6,7 @@ use axum::body::Body;
 use forebay_api::{OPENAPI, error::Code, routes};
 use serde_json::Value;
 
-use crate::door::{Door, request};
+use crate::door::{Answer, Door, request};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -155,6 +155,59 @@ async fn has_the_members_of_a_task_and_of_a_submission() {
     assert_eq!(door.post_json("/v1/tasks", example).await.status, 202);
 }
 
+/// Puts the schedule that the description has as an example.
+async fn put_example(door: &Door) -> Answer {
+    let example = document()
+        .pointer("/components/schemas/NewSchedule/example")
+        .unwrap()
+        .to_string();
+    let headers = [("content-type", "application/json")];
+    let put = door.call(request("PUT", "/v1/schedules/example", &headers, example));
+    let answer = put.await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    answer
+}
+
+/// The same for a schedule.
+#[tokio::test]
+async fn has_the_members_of_a_schedule() {
+    let door = Door::new();
+    let document = document();
+    let members = |at: &str| -> BTreeSet<String> {
+        let schema = document.pointer(&format!("/components/schemas/{at}")).unwrap();
+        let members = schema["properties"].as_object().unwrap();
+        members.keys().cloned().collect()
+    };
+    let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let schedule = put_example(&door).await.json();
+    assert_eq!(keys(&schedule), members("Schedule"));
+    assert_eq!(keys(&schedule["task"]), members("ScheduledTask"));
+    for schema in ["Schedule", "ScheduledTask"] {
+        let required = document
+            .pointer(&format!("/components/schemas/{schema}/required"))
+            .unwrap();
+        assert_eq!(
+            required.as_array().unwrap().len(),
+            members(schema).len(),
+            "{schema}"
+        );
+    }
+    let unknown = async |body: &'static str| -> BTreeSet<String> {
+        let headers = [("content-type", "application/json")];
+        let put = door.call(request("PUT", "/v1/schedules/x", &headers, body));
+        let refused = put.await.json();
+        let detail = refused["errors"][0]["detail"].as_str().unwrap();
+        detail.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+    };
+    assert_eq!(unknown(r#"{"unknown":1}"#).await, members("NewSchedule"));
+    let mut taken = unknown(r#"{"task":{"unknown":1}}"#).await;
+    // What the tick gives is known, so that it can be refused in words.
+    for given in ["run_at", "delay_seconds", "idempotency_key"] {
+        assert!(taken.remove(given), "{given}");
+    }
+    assert_eq!(taken, members("NewScheduledTask"));
+}
+
 #[tokio::test]
 async fn every_described_path_answers() {
     let door = Door::new();
@@ -163,9 +216,12 @@ async fn every_described_path_answers() {
         if path == "/v1/events" || path.ends_with("/events") {
             continue;
         }
+        // There again, where it was deleted.
+        put_example(&door).await;
         let concrete = path
             .replace("{id}", &id)
             .replace("{queue}", "default")
+            .replace("{name}", "example")
             .replace("{code}", "internal");
         let answer = door
             .call(request(&method.to_uppercase(), &concrete, &[], Body::empty()))

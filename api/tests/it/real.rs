@@ -157,3 +157,31 @@ async fn a_key_names_one_task() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_schedule_is_kept_as_it_was_put_and_the_same_again_changes_nothing() {
+    let house = House::new().await;
+    let ask = async |method: &str, path: &str, body: &str| {
+        let headers = [("content-type", "application/json")];
+        call(&house.router, request(method, path, &headers, body.to_owned())).await
+    };
+    let nightly = "/v1/schedules/nightly";
+    let body = r#"{"cron":"0 3 * * *","time_zone":"Europe/Berlin","overlap":"queue","jitter_seconds":1.5,
+        "task":{"kind":"report","payload":{ "b": 1.0e2, "a": "\u0000" },"tags":["x"],"timeout_seconds":2.5}}"#;
+    let made = ask("PUT", nightly, body).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    assert!(made.text.contains(r#"{ "b": 1.0e2, "a": "\u0000" }"#), "{made:?}");
+    let again = ask("PUT", nightly, body).await;
+    assert_eq!((again.status.as_u16(), &again.text), (200, &made.text));
+    assert_eq!(house.get(nightly).await.text, made.text);
+    let listed = house.get("/v1/schedules").await.json();
+    assert_eq!(
+        listed,
+        json!({"schedules": [made.json()], "next_page_token": null})
+    );
+    let changed = ask("PUT", nightly, &body.replace("0 3", "0 4")).await.json();
+    assert_eq!(changed["created_at"], made.json()["created_at"]);
+    assert_ne!(changed["updated_at"], made.json()["updated_at"]);
+    assert_eq!(ask("DELETE", nightly, "").await.status, 204);
+    assert_eq!(ask("DELETE", nightly, "").await.code(), "schedule_not_found");
+}

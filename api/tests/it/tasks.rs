@@ -32,6 +32,21 @@ async fn what_was_accepted_is_never_not_found() {
 }
 
 #[tokio::test]
+async fn a_task_shows_how_far_it_is() {
+    let door = Door::new();
+    let answer = door.submit().await;
+    assert_eq!(answer.json()["progress"], json!(null));
+    let path = format!("/v1/tasks/{}", answer.id());
+    assert_eq!(door.get(&path).await.json()["progress"], json!(null));
+    door.fake
+        .progress(answer.id(), 0.375, "page 3 of 8", "2026-03-01T12:00:02.5Z");
+    let shown = json!({"fraction": 0.375, "message": "page 3 of 8", "at": "2026-03-01T12:00:02.5Z"});
+    assert_eq!(door.get(&path).await.json()["progress"], shown);
+    let listed = door.get("/v1/tasks").await.json();
+    assert_eq!(listed["tasks"][0]["progress"], shown);
+}
+
+#[tokio::test]
 async fn what_was_never_accepted_is_not_found() {
     let door = Door::new();
     assert_eq!(door.get(UNKNOWN).await.code(), "task_not_found");

@@ -95,11 +95,12 @@ impl Scene {
             heartbeat_at: at,
         };
         let id = worker.id;
-        let watermarks = vec![];
-        self.store
-            .register(&Heartbeat { worker, watermarks })
-            .await
-            .unwrap();
+        let beat = Heartbeat {
+            worker,
+            watermarks: vec![],
+            progress: vec![],
+        };
+        self.store.register(&beat).await.unwrap();
         id
     }
 

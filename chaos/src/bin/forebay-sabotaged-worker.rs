@@ -95,7 +95,7 @@ fn options(args: &WorkerArgs) -> WorkerOptions {
             dispatcher: has(Role::Dispatcher),
         },
         concurrency: args.concurrency as usize,
-        lease: args.lease,
+        lease: args.lease.lease,
         ..WorkerOptions::default()
     }
 }

@@ -1,6 +1,7 @@
 //! The client commands.
 
 pub(crate) mod print;
+mod schedules;
 mod show;
 mod submit;
 mod upload;
@@ -16,6 +17,7 @@ use crate::{
 };
 use print::{Printer, table};
 
+pub(crate) use schedules::schedules;
 pub(crate) use submit::submit;
 pub(crate) use watch::watch;
 

@@ -1,6 +1,6 @@
 //! A task as a person reads it.
 
-use forebay_client::Task;
+use forebay_client::{Progress, Task};
 use jiff::Timestamp;
 
 use super::print::Printer;
@@ -11,7 +11,7 @@ pub(crate) const COLUMNS: [&str; 7] = ["ID", "STATE", "KIND", "QUEUE", "ATTEMPT"
 
 /// How much of a payload, a result or an error a line shows.
 pub(crate) const SHORT: usize = 60;
-const LONG: usize = 2_000;
+pub(super) const LONG: usize = 2_000;
 
 /// A task as one line of a list.
 pub(crate) fn row(task: &Task) -> Vec<String> {
@@ -43,6 +43,16 @@ fn attempts(task: &Task) -> String {
     }
 }
 
+/// How far a task is, as it says: `37 %  page 3 of 8`.
+pub(crate) fn progress(progress: &Progress) -> String {
+    // What is not done is not shown as done.
+    let percent = (progress.fraction.clamp(0.0, 1.0) * 100.0 + 1e-9).floor();
+    match progress.message.as_str() {
+        "" => format!("{percent} %"),
+        message => format!("{percent} %  {}", cut(message, LONG)),
+    }
+}
+
 /// All of a task.
 pub(crate) fn task(out: &mut Printer, task: &Task) -> Result<()> {
     if out.is_json() {
@@ -59,6 +69,12 @@ pub(crate) fn task(out: &mut Printer, task: &Task) -> Result<()> {
             Some(format!("{} ({} priority)", task.queue, task.priority)),
         ),
         ("attempt", Some(attempts(task))),
+        (
+            "progress",
+            task.progress
+                .as_ref()
+                .map(|it| format!("{}  ({})", progress(it), ago(now, &it.at))),
+        ),
         ("tags", (!task.tags.is_empty()).then(|| task.tags.join(", "))),
         ("run at", when(&task.run_at)),
         ("created", when(&Some(task.created_at.clone()))),
@@ -148,6 +164,23 @@ mod tests {
             ("soon", "soon"),
         ] {
             assert_eq!(ago(now, time), told);
+        }
+    }
+
+    #[test]
+    fn progress_is_told_in_whole_percents_of_what_is_done() {
+        for (fraction, message, told) in [
+            (0.375, "page 3 of 8", "37 %  page 3 of 8"),
+            (0.29, "", "29 %"),
+            (0.999, "", "99 %"),
+            (1.0, "a\u{7}b", "100 %  a\u{fffd}b"),
+        ] {
+            let it = Progress {
+                fraction,
+                message: message.to_owned(),
+                at: String::new(),
+            };
+            assert_eq!(progress(&it), told);
         }
     }
 

@@ -81,7 +81,8 @@ fn new_task(args: Submit) -> Result<NewTask> {
     })
 }
 
-fn payload(given: &str) -> Result<Box<RawValue>> {
+/// The payload as it was given on the command line.
+pub(super) fn payload(given: &str) -> Result<Box<RawValue>> {
     let text = match given {
         "-" => {
             let mut text = String::new();

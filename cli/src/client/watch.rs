@@ -3,7 +3,7 @@
 use forebay_client::{Client, Event, EventFilter, Heard};
 use futures::{StreamExt, pin_mut};
 
-use super::{connect, print::Printer, submit::ended};
+use super::{connect, print::Printer, show, submit::ended};
 use crate::{
     args::Watch,
     exit::{Code, Result},
@@ -74,6 +74,10 @@ fn line(event: &Event) -> String {
     for more in [&event.queue, &event.kind].into_iter().flatten() {
         line.push_str("  ");
         line.push_str(more);
+    }
+    if let Some(progress) = &event.progress {
+        line.push_str("  ");
+        line.push_str(&show::progress(progress));
     }
     line
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 mod degraded;
+mod schedules;
 mod support;
 
 use std::{fmt::Write, net::TcpListener, time::Instant};
@@ -242,6 +243,49 @@ fn handlers_come_from_the_file() {
         lines
             .iter()
             .all(|line| line.starts_with("forebay: forebay.toml: handler"))
+    );
+}
+
+/// The example of the documentation.
+#[test]
+fn a_command_says_how_far_it_is() {
+    const PAGE: &str = include_str!("../../../docs/progress.md");
+    let block = |language: &str| {
+        let begin = PAGE.split_once(&format!("\n```{language}\n")).unwrap().1;
+        begin.split_once("```\n").unwrap().0
+    };
+    let folder = tempdir().unwrap();
+    std::fs::write(folder.path().join("forebay.toml"), block("toml")).unwrap();
+    std::fs::write(folder.path().join("resize-all.sh"), block("sh")).unwrap();
+    let dev = Dev::start(folder.path(), &[]);
+    let id = dev.json(&["submit", "resize-all", "{}"])[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let seen = dev.json_until(&["get", &id], |task| task[0]["progress"]["fraction"].is_number());
+    assert_eq!(seen[0]["state"], "running", "{seen:?}");
+    let message = seen[0]["progress"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("page ") && message.ends_with(" of 4"),
+        "{seen:?}"
+    );
+
+    let watched = dev.json(&["watch", &id]);
+    let told: Vec<f64> = watched
+        .iter()
+        .filter_map(|event| event["progress"]["fraction"].as_f64())
+        .collect();
+    assert!(!told.is_empty() && told.is_sorted(), "{watched:?}");
+    let task = dev.wait_for(&id, &["succeeded"]);
+    assert_eq!(
+        (&task["result"], &task["log"]),
+        (&"done".into(), &serde_json::Value::Null)
+    );
+    let text = stdout(&dev.call(&["get", &id]));
+    let fraction = task["progress"]["fraction"].as_f64().unwrap();
+    assert!(
+        text.contains(&format!("progress  {} %  page ", (fraction * 100.0).round())),
+        "{text}"
     );
 }
 

@@ -85,6 +85,7 @@ pub fn encode_signal(signal: &Signal) -> Bytes {
     match signal {
         Signal::Cancel(ids) => written.cancel = ids.iter().map(|&id| id_to_wire(id)).collect(),
         Signal::Events(events) => written.events = events.iter().map(event_to_wire).collect(),
+        Signal::Progress(ids) => written.progress = ids.iter().map(|&id| id_to_wire(id)).collect(),
         Signal::QueuesChanged => written.queues_changed = true,
     }
     written.encode_to_vec().into()
@@ -96,8 +97,11 @@ pub fn encode_signal(signal: &Signal) -> Bytes {
 /// Where the bytes are not one.
 pub fn decode_signal(body: Bytes) -> Result<Signal, DecodeError> {
     let signal = wire::Signal::decode(body).map_err(|e| DecodeError(e.to_string()))?;
+    let ids = |ids: &[Bytes]| ids.iter().map(|id| id_from_wire(id)).collect::<Result<_, _>>();
     if signal.queues_changed {
         Ok(Signal::QueuesChanged)
+    } else if !signal.progress.is_empty() {
+        ids(&signal.progress).map(Signal::Progress)
     } else if signal.cancel.is_empty() {
         signal
             .events
@@ -106,12 +110,7 @@ pub fn decode_signal(body: Bytes) -> Result<Signal, DecodeError> {
             .collect::<Result<_, _>>()
             .map(Signal::Events)
     } else {
-        signal
-            .cancel
-            .iter()
-            .map(|id| id_from_wire(id))
-            .collect::<Result<_, _>>()
-            .map(Signal::Cancel)
+        ids(&signal.cancel).map(Signal::Cancel)
     }
 }
 

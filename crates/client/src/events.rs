@@ -28,9 +28,9 @@ pub struct EventFilter {
 }
 
 /// What was heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    /// A task changed its state.
+    /// A task changed its state, or has said how far it is.
     Event(Event),
     /// Something may have been missed.
     Gap,

@@ -8,9 +8,13 @@ mod list;
 mod model;
 mod request;
 mod retry;
+mod schedules;
 
 pub use error::{Error, FieldError, Problem, Result};
 pub use events::{EventFilter, Heard};
 pub use list::TaskFilter;
-pub use model::{AttemptError, Event, ItemResult, NewTask, Queue, Reject, Rejects, Task, Worker};
+pub use model::{
+    AttemptError, Event, ItemResult, NewSchedule, NewTask, Progress, Queue, Reject, Rejects, Schedule,
+    ScheduledTask, Task, Worker,
+};
 pub use request::{Client, SubmitOptions};

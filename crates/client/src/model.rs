@@ -53,7 +53,7 @@ pub struct Task {
     pub attempt: u32,
     pub max_attempts: Option<u32>,
     #[serde(default)]
-    pub progress: Option<Box<RawValue>>,
+    pub progress: Option<Progress>,
     #[serde(default)]
     pub tags: Vec<String>,
     pub run_at: Option<String>,
@@ -86,6 +86,15 @@ impl Task {
 
 pub(crate) fn is_final(state: &str) -> bool {
     matches!(state, "succeeded" | "failed" | "cancelled" | "expired")
+}
+
+/// How far an attempt is, by its own word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Progress {
+    pub fraction: f64,
+    pub message: String,
+    pub at: String,
 }
 
 /// An attempt that did not succeed.
@@ -127,6 +136,92 @@ pub struct Queue {
     pub paused: Option<bool>,
 }
 
+/// A schedule to put.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct NewSchedule {
+    /// When: minute, hour, day of month, month, day of week; or six fields, with seconds first.
+    pub cron: String,
+    /// An IANA name such as `Europe/Berlin`; UTC unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What is submitted at each tick.
+    pub task: ScheduledTask,
+    /// What happens at a tick while a task of an earlier one is unfinished: `skip`, `queue` or `allow`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<String>,
+    /// How late a tick may still be fired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catch_up_seconds: Option<f64>,
+    /// By how much each tick is moved at the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter_seconds: Option<f64>,
+    /// Whether it rests.
+    pub paused: bool,
+}
+
+/// What a schedule submits at each tick.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ScheduledTask {
+    /// What to do.
+    pub kind: String,
+    /// Which pool of workers does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// How urgent it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+    /// The handler's input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Box<RawValue>>,
+    /// Labels to find its tasks by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// How many attempts a task may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// How long one attempt may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<f64>,
+}
+
+/// A schedule as the server shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Schedule {
+    pub name: String,
+    pub cron: String,
+    pub time_zone: String,
+    pub task: ScheduledTask,
+    pub overlap: String,
+    pub catch_up_seconds: f64,
+    pub jitter_seconds: f64,
+    pub paused: bool,
+    /// The next ticks, the earliest first; none while it is paused.
+    pub next: Vec<String>,
+    pub last_tick: Option<String>,
+    pub last_task_id: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
+}
+
+/// What is to be put for a schedule to stay as it is: to change one member of it, say.
+impl From<Schedule> for NewSchedule {
+    fn from(schedule: Schedule) -> Self {
+        Self {
+            cron: schedule.cron,
+            time_zone: Some(schedule.time_zone),
+            task: schedule.task,
+            overlap: Some(schedule.overlap),
+            catch_up_seconds: Some(schedule.catch_up_seconds),
+            jitter_seconds: Some(schedule.jitter_seconds),
+            paused: schedule.paused,
+        }
+    }
+}
+
 /// A worker that is alive.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the members are described in the API's document")]
@@ -162,8 +257,8 @@ pub struct Reject {
     pub encoding: String,
 }
 
-/// A task changed its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A task changed its state, or has said how far it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the members are described in the API's document")]
 pub struct Event {
     pub id: String,
@@ -176,6 +271,9 @@ pub struct Event {
     pub state: String,
     pub attempt: u32,
     pub at: String,
+    /// How far it is, where that is what changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 impl Event {

@@ -18,7 +18,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use forebay_client::{Client, Error, EventFilter, Heard, NewTask, SubmitOptions, TaskFilter};
+use forebay_client::{
+    Client, Error, EventFilter, Heard, NewSchedule, NewTask, ScheduledTask, SubmitOptions, TaskFilter,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
@@ -121,6 +123,97 @@ async fn a_queue_is_paused_and_resumed() {
     assert_eq!(client.pause_queue("mail").await.unwrap().paused, Some(true));
     assert_eq!(client.resume_queue("mail").await.unwrap().paused, Some(false));
     assert_eq!(client.queues().await.unwrap()[0].paused, None);
+}
+
+fn schedule(name: &str, paused: bool) -> Value {
+    json!({
+        "name": name, "cron": "0 3 * * *", "time_zone": "Europe/Berlin",
+        "task": {"kind": "report", "queue": "slow", "project": "shop", "priority": "default", "payload": {"z": 1, "a": 2},
+            "tags": [], "max_attempts": null, "timeout_seconds": 2.5},
+        "overlap": "skip", "catch_up_seconds": 60.0, "jitter_seconds": 0.0, "paused": paused,
+        "next": ["2026-03-02T02:00:00Z"], "last_tick": null, "last_task_id": null,
+        "created_at": "2026-03-01T12:00:00Z", "updated_at": "2026-03-01T12:00:00Z",
+    })
+}
+
+#[tokio::test]
+async fn a_schedule_that_is_put_back_says_all_that_was_said() {
+    async fn put(request: Request) -> Json<Value> {
+        let body = axum::body::to_bytes(request.into_body(), 4096).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            body,
+            json!({"cron": "0 3 * * *", "time_zone": "Europe/Berlin", "overlap": "skip", "catch_up_seconds": 60.0,
+                "jitter_seconds": 0.0, "paused": true, "task": {"kind": "report", "queue": "slow", "project": "shop",
+                "priority": "default", "payload": {"z": 1, "a": 2}, "timeout_seconds": 2.5}})
+        );
+        Json(schedule("nightly", true))
+    }
+    async fn read(request: Request) -> Json<Value> {
+        assert_eq!(request.uri().query(), Some("upcoming=1"));
+        Json(schedule("nightly", false))
+    }
+    let routes = Router::new().route("/v1/schedules/nightly", get(read).put(put));
+    let client = serve(routes).await;
+    let kept = client.schedule("nightly", Some(1)).await.unwrap();
+    assert_eq!(kept.next, ["2026-03-02T02:00:00Z"]);
+    let mut again = NewSchedule::from(kept);
+    again.paused = true;
+    assert!(client.put_schedule("nightly", &again).await.unwrap().paused);
+}
+
+#[tokio::test]
+async fn a_new_schedule_says_only_what_was_given() {
+    async fn put(request: Request) -> Response {
+        let body = axum::body::to_bytes(request.into_body(), 4096).await.unwrap();
+        assert_eq!(
+            body,
+            r#"{"cron":"* * * * *","task":{"kind":"echo"},"paused":false}"#
+        );
+        (StatusCode::CREATED, Json(schedule("every", false))).into_response()
+    }
+    let client = serve(Router::new().route("/v1/schedules/every", axum::routing::put(put))).await;
+    let new = NewSchedule {
+        cron: "* * * * *".into(),
+        task: ScheduledTask {
+            kind: "echo".into(),
+            ..ScheduledTask::default()
+        },
+        ..NewSchedule::default()
+    };
+    assert_eq!(client.put_schedule("every", &new).await.unwrap().name, "every");
+}
+
+#[tokio::test]
+async fn all_schedules_are_listed_and_one_is_deleted_once() {
+    async fn list(Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
+        match query.iter().find(|(name, _)| name == "page_token") {
+            None => Json(json!({"schedules": [schedule("a", false)], "next_page_token": "YQ"})),
+            Some((_, token)) => {
+                assert_eq!(token, "YQ");
+                Json(json!({"schedules": [schedule("b", false)], "next_page_token": null}))
+            }
+        }
+    }
+    let deleted = Arc::new(AtomicUsize::new(0));
+    let delete = move || async move {
+        match deleted.fetch_add(1, Ordering::Relaxed) {
+            0 => StatusCode::NO_CONTENT.into_response(),
+            _ => problem(StatusCode::NOT_FOUND, "schedule_not_found"),
+        }
+    };
+    let routes = Router::new()
+        .route("/v1/schedules", get(list))
+        .route("/v1/schedules/a", axum::routing::delete(delete));
+    let client = serve(routes).await;
+    let all = client.schedules().await.unwrap();
+    let names: Vec<&str> = all.iter().map(|schedule| schedule.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    client.delete_schedule("a").await.unwrap();
+    assert!(matches!(
+        client.delete_schedule("a").await,
+        Err(Error::Refused(problem)) if problem.code == "schedule_not_found"
+    ));
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub enum Signal {
     Cancel(Vec<TaskId>),
     /// These happened.
     Events(Vec<TaskEvent>),
+    /// These have said how far they are: the store knows it.
+    Progress(Vec<TaskId>),
     /// Queues were paused or resumed: the store knows which.
     QueuesChanged,
 }

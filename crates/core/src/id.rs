@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{Project, Timestamp};
+use crate::{Project, ScheduleName, Timestamp};
 
 /// The window in which an idempotency key names one task at the least, in milliseconds: a UTC day.
 const KEY_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -25,6 +25,7 @@ impl IdempotencyKey {
 
 /// Names one task, for ever. A UUIDv7; or, where the submitter gave an idempotency key, a UUIDv8 made of
 /// the current day and a hash of project and key, so that every replica derives the same id with no shared state.
+/// A tick of a schedule names its task in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(Uuid);
 
@@ -42,6 +43,22 @@ impl TaskId {
         hasher.update((project.as_str().len() as u64).to_be_bytes());
         hasher.update(project.as_str());
         hasher.update(&key.0);
+        Self::hashed(at, hasher)
+    }
+
+    /// The id of the task that a schedule submits at a tick: the same whoever fires it, and however often.
+    #[must_use]
+    pub fn of_tick(schedule: &ScheduleName, tick: Timestamp) -> Self {
+        let mut hasher = Sha256::new();
+        // No project's name is of this length, so no key leads to the id of a tick.
+        hasher.update(u64::MAX.to_be_bytes());
+        hasher.update(tick.as_microsecond().to_be_bytes());
+        hasher.update(schedule.as_str());
+        Self::hashed(tick, hasher)
+    }
+
+    /// Made of the day of `at` and of what was hashed.
+    fn hashed(at: Timestamp, hasher: Sha256) -> Self {
         let digest = hasher.finalize();
         let mut bytes = [0_u8; 16];
         bytes[6..].copy_from_slice(&digest[..10]);
@@ -217,6 +234,21 @@ mod tests {
         let one = TaskId::keyed(now, &"a".parse().unwrap(), &key);
         let other = TaskId::keyed(now, &"b".parse().unwrap(), &key);
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_tick_names_one_task_of_its_day() {
+        let nightly: ScheduleName = "nightly".parse().unwrap();
+        let tick = at("2026-03-01T03:00:00Z");
+        let id = TaskId::of_tick(&nightly, tick);
+        assert_eq!(id, TaskId::of_tick(&nightly, tick));
+        assert_eq!(
+            id.unix_millis(),
+            u64::try_from(at("2026-03-01T00:00:00Z").as_millisecond()).unwrap()
+        );
+        assert_eq!(id.as_uuid().get_version_num(), 8);
+        assert_ne!(id, TaskId::of_tick(&nightly, at("2026-03-01T03:00:01Z")));
+        assert_ne!(id, TaskId::of_tick(&"weekly".parse().unwrap(), tick));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod name;
 mod payload;
 mod queue;
 mod retry;
+mod schedule;
 mod submit;
 mod task;
 mod time;
@@ -19,11 +20,15 @@ mod trace;
 pub use event::{Signal, TaskEvent};
 pub use id::{ClaimId, IdempotencyKey, TaskId, WorkerId};
 pub use lifecycle::{Decision, Lifecycle, Outcome, Refused, State, UnknownState};
-pub use name::{InvalidName, Kind, Project, QueueName};
+pub use name::{InvalidName, Kind, Project, QueueName, ScheduleName};
 pub use payload::{InvalidJson, Json, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX};
 pub use queue::{Lane, Priority, UnknownPriority};
 pub use retry::RetryPolicy;
+pub use schedule::{
+    CATCH_UP_MAX, Cron, InvalidCron, JITTER_MAX, Missed, Overlap, Plan, Schedule, ScheduleRequest,
+    ScheduledTask, Tick, TimeZone, UnknownOverlap, UnknownTimeZone, plan,
+};
 pub use submit::{Fingerprint, Problem, RUN_AT_AHEAD_MAX, Submission, SubmitRequest, Violation};
-pub use task::{AttemptError, Ready, Task, WorkerInfo, sanitize_text};
+pub use task::{AttemptError, Ready, Task, TaskProgress, WorkerInfo, sanitize_text};
 pub use time::{Clock, SystemClock, Timestamp, from_unix_micros, micros};
 pub use trace::TraceParent;

@@ -77,6 +77,10 @@ name!(
     QueueName, "[a-z0-9][a-z0-9_-]{0,63}", b"_-"
 );
 name!(
+    /// Names a schedule.
+    ScheduleName, "[a-z0-9][a-z0-9._-]{0,63}", b"._-"
+);
+name!(
     /// Whom a task belongs to.
     Project, "[a-z0-9][a-z0-9_-]{0,63}", b"_-"
 );

@@ -54,6 +54,8 @@ pub struct Task {
     pub errors: Vec<AttemptError>,
     /// The tail of what its latest attempt logged.
     pub log: Option<String>,
+    /// What its latest attempt said last of how far it is, while it ran.
+    pub progress: Option<TaskProgress>,
     /// The trace of the request that submitted it.
     pub traceparent: Option<TraceParent>,
     /// What distinguishes two submissions under one idempotency key.
@@ -91,6 +93,36 @@ impl AttemptError {
             message: sanitize_text(message),
             at,
         }
+    }
+}
+
+/// How far an attempt is, by its own word.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TaskProgress {
+    /// How much is done, from 0 to 1.
+    pub fraction: f64,
+    /// What it is at, for people; empty where it does not say.
+    pub message: String,
+    /// When the store heard of it.
+    pub at: Timestamp,
+}
+
+impl TaskProgress {
+    /// The longest message, in bytes.
+    pub const MESSAGE_BYTES_MAX: usize = 256;
+
+    /// Any number as a fraction: what is below 0, or no number, is 0, and what is above 1 is 1.
+    #[must_use]
+    pub fn fraction(number: f64) -> f64 {
+        if number > 0.0 { number.min(1.0) } else { 0.0 }
+    }
+
+    /// Any text as a message: fit for any store, and no more than its beginning where it is too long.
+    #[must_use]
+    pub fn message(text: &str) -> String {
+        let mut message = text.replace('\0', "\u{fffd}");
+        message.truncate(message.floor_char_boundary(Self::MESSAGE_BYTES_MAX));
+        message
     }
 }
 
@@ -151,5 +183,23 @@ mod tests {
         let long = "ä".repeat(TEXT_BYTES_MAX);
         assert!(sanitize_text(&format!("x{long}")).len() <= TEXT_BYTES_MAX);
         assert!(!sanitize_text("a\0b").contains('\0'));
+    }
+
+    #[test]
+    fn whatever_is_said_of_progress_is_within_its_bounds() {
+        for (said, meant) in [
+            (-0.5, 0.0),
+            (f64::NAN, 0.0),
+            (0.25, 0.25),
+            (1.5, 1.0),
+            (f64::INFINITY, 1.0),
+            (f64::NEG_INFINITY, 0.0),
+        ] {
+            assert_eq!(TaskProgress::fraction(said), meant, "{said}");
+        }
+        let long = TaskProgress::message(&format!("x{}", "ä".repeat(200)));
+        assert_eq!(long.len(), 255, "cut between two characters");
+        assert!(long.starts_with("xää"));
+        assert_eq!(TaskProgress::message("a\0b"), "a\u{fffd}b");
     }
 }

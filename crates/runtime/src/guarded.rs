@@ -6,12 +6,14 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use forebay_broker::{Broker, BrokerError, Depth, Message, PublishError, Source, Subscription};
 use forebay_core::{
-    ClaimId, Lane, QueueName, Signal, Submission, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    ClaimId, Lane, QueueName, Schedule, ScheduleName, Signal, Submission, Task, TaskEvent, TaskId, Timestamp,
+    WorkerId, WorkerInfo,
 };
 use forebay_store::{
-    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
-    Recorded, Reject, Rejects, Republished, StartRequest, Store, StoreError, TaskFilter,
+    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Fired, Heartbeat,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, PutSchedule, QueueCounts, Read, ReadySink,
+    ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Schedules, StartRequest, Store, StoreError,
+    TaskFilter,
 };
 use futures::{FutureExt, stream::BoxStream};
 
@@ -126,6 +128,7 @@ guarded!(Execute {
     "record and claim tasks" record_and_claim(worker: WorkerId, claim: ClaimId, batch: &[StartRequest]) -> Vec<(Recorded, Option<Claimed>)>;
     "complete tasks" complete(worker: WorkerId, batch: &[Completion], released: &[ClaimId]) -> Vec<Completed>;
     "forget a worker" deregister(worker: WorkerId) -> ();
+    "take back the tasks of a worker" abandon(worker: WorkerId, lost_max: u32) -> Vec<TaskEvent>;
 });
 
 guarded!(Read {
@@ -142,6 +145,14 @@ guarded!(Operate {
     "cancel a task" cancel(id: TaskId) -> Changed;
     "retry a task" retry(id: TaskId) -> Changed;
     "pause or resume a queue" set_paused(queue: &QueueName, paused: bool) -> bool;
+});
+
+guarded!(Schedules {
+    "put a schedule" put_schedule(schedule: &Schedule) -> PutSchedule;
+    "read a schedule" schedule(name: &ScheduleName) -> Option<Schedule>;
+    "list schedules" schedules(page_size: usize, after: Option<&ScheduleName>) -> Vec<Schedule>;
+    "delete a schedule" delete_schedule(name: &ScheduleName) -> bool;
+    "fire schedules" fire_schedules(limit: usize, now: Option<Timestamp>) -> Fired;
 });
 
 #[async_trait]

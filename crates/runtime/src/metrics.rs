@@ -37,6 +37,11 @@ struct FinishedLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     queue: String,
     kind: String,
@@ -74,6 +79,52 @@ struct RpcLabels {
 struct ScalerLabels {
     method: &'static str,
     code: &'static str,
+}
+
+/// What one of several adds to a gauge; taken away again when it is dropped.
+#[derive(Debug)]
+struct Share {
+    gauge: Gauge,
+    added: i64,
+}
+
+impl Share {
+    fn new(gauge: Gauge) -> Self {
+        Self { gauge, added: 0 }
+    }
+
+    fn set(&mut self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.gauge.inc_by(count - self.added);
+        self.added = count;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.gauge.dec_by(self.added);
+    }
+}
+
+/// The slots of one executor, for as long as it lives.
+#[derive(Debug)]
+pub struct WorkerSlots {
+    busy: Share,
+    free: Share,
+}
+
+impl WorkerSlots {
+    /// How many are in use now, and how many are free.
+    pub fn set(&mut self, busy: usize, free: usize) {
+        self.busy.set(busy);
+        self.free.set(free);
+    }
+}
+
+/// An open stream of a remote worker: counted while it is held.
+#[derive(Debug)]
+pub struct RemoteWorker {
+    _share: Share,
 }
 
 /// The durations of the requests of one route with one status.
@@ -154,6 +205,7 @@ pub struct Metrics {
     queues: RwLock<HashMap<QueueName, Counter>>,
     submitted: Family<QueueLabels, Counter>,
     finished: Family<FinishedLabels, Counter>,
+    schedule_ticks: Family<OutcomeLabels, Counter>,
     dead_letters: Family<KindLabels, Counter>,
     wait: Family<KindLabels, Histogram, fn() -> Histogram>,
     duration: Family<KindLabels, Histogram, fn() -> Histogram>,
@@ -162,6 +214,8 @@ pub struct Metrics {
     record_lag: Histogram,
     persist_duration: Family<OperationLabels, Histogram, fn() -> Histogram>,
     slots: Family<StateLabels, Gauge>,
+    /// Absent from a process that has never had any.
+    remote_workers: Family<NoLabels, Gauge>,
     circuit: Family<DependencyLabels, Gauge>,
     fenced_writes: Counter,
     undecodable: Counter,
@@ -217,6 +271,7 @@ impl Metrics {
             queues: RwLock::default(),
             submitted: Family::default(),
             finished: Family::default(),
+            schedule_ticks: Family::default(),
             dead_letters: Family::default(),
             wait: Family::new_with_constructor(slow),
             duration: Family::new_with_constructor(slow),
@@ -227,6 +282,7 @@ impl Metrics {
             record_lag: quick(),
             persist_duration: Family::new_with_constructor(quick),
             slots: Family::default(),
+            remote_workers: Family::default(),
             circuit: Family::default(),
             fenced_writes: Counter::default(),
             undecodable: Counter::default(),
@@ -267,6 +323,11 @@ impl Metrics {
             "Tasks that failed for good",
             self.dead_letters.clone(),
         );
+        registry.register(
+            "forebay_schedule_ticks",
+            "Ticks of schedules: fired, skipped since a task was unfinished, or missed since it was too late",
+            self.schedule_ticks.clone(),
+        );
         let seconds = Unit::Seconds;
         registry.register_with_unit(
             "forebay_task_wait",
@@ -305,8 +366,13 @@ impl Metrics {
         );
         registry.register(
             "forebay_worker_slots",
-            "Slots of this worker, by state",
+            "Slots of the executors of this process, by state",
             self.slots.clone(),
+        );
+        registry.register(
+            "forebay_remote_workers",
+            "Remote workers that are connected to this process",
+            self.remote_workers.clone(),
         );
         registry.register(
             "forebay_circuit_state",
@@ -437,15 +503,23 @@ impl Metrics {
             .observe(duration.as_secs_f64());
     }
 
-    /// How many slots a worker has in use, and how many are free.
-    pub fn worker_slots(&self, busy: usize, free: usize) {
-        let set = |state, count: usize| {
-            self.slots
-                .get_or_create(&StateLabels { state })
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
-        };
-        set("busy", busy);
-        set("free", free);
+    /// The slots of one executor. Those of several add up.
+    #[must_use]
+    pub fn worker_slots(&self) -> WorkerSlots {
+        let gauge = |state| self.slots.get_or_create_owned(&StateLabels { state });
+        WorkerSlots {
+            busy: Share::new(gauge("busy")),
+            free: Share::new(gauge("free")),
+        }
+    }
+
+    /// The streams of remote workers that are open, with those that this opens while it is held.
+    #[must_use]
+    pub fn remote_worker(&self) -> RemoteWorker {
+        let gauge = self.remote_workers.get_or_create_owned(&NoLabels {});
+        let mut share = Share::new(gauge);
+        share.set(1);
+        RemoteWorker { _share: share }
     }
 
     /// Where the circuit of a dependency stands.
@@ -453,6 +527,13 @@ impl Metrics {
         self.circuit
             .get_or_create(&DependencyLabels { dependency })
             .set(state.number());
+    }
+
+    /// So many ticks of schedules were `fired`, `skipped` or `missed`.
+    pub fn schedule_ticks(&self, outcome: &'static str, count: u64) {
+        self.schedule_ticks
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc_by(count);
     }
 
     /// An outcome was refused because its attempt was not the current one.
@@ -607,7 +688,8 @@ mod tests {
         of_echo.started(Duration::from_millis(3));
         of_echo.finished(Outcome::TimedOut, Duration::from_millis(3));
         metrics.recorded([Duration::from_millis(3)].into_iter());
-        metrics.worker_slots(1, 2);
+        let mut slots = metrics.worker_slots();
+        slots.set(1, 2);
         let gauges = QueueGauges {
             ready: Some(1),
             running: Some(2),
@@ -664,6 +746,31 @@ mod tests {
         metrics.queues(&[(queue, unknown)]);
         assert!(!shown("forebay_queue_ready") && !shown("forebay_queue_oldest_ready_age_seconds"));
         assert!(shown("forebay_queue_running"));
+    }
+
+    #[test]
+    fn the_slots_of_several_executors_add_up_and_go_with_them() {
+        let metrics = Metrics::new();
+        let shows = |busy: i64, free: i64| {
+            let text = metrics.encode();
+            [("busy", busy), ("free", free)].iter().all(|(state, count)| {
+                text.contains(&format!("forebay_worker_slots{{state=\"{state}\"}} {count}\n"))
+            })
+        };
+        let (mut one, mut other) = (metrics.worker_slots(), metrics.worker_slots());
+        assert!(shows(0, 0));
+        one.set(3, 7);
+        other.set(1, 1);
+        one.set(2, 8);
+        assert!(shows(3, 9));
+        drop(one);
+        assert!(shows(1, 1));
+        drop(other);
+        assert!(shows(0, 0));
+        let connected = metrics.remote_worker();
+        assert!(metrics.encode().contains("forebay_remote_workers{} 1\n"));
+        drop(connected);
+        assert!(metrics.encode().contains("forebay_remote_workers{} 0\n"));
     }
 
     #[test]

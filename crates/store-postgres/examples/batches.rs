@@ -321,8 +321,12 @@ async fn register(store: &PostgresStore) -> WorkerId {
         started_at: at,
         heartbeat_at: at,
     };
-    let watermarks = vec![];
-    store.register(&Heartbeat { worker, watermarks }).await.unwrap();
+    let beat = Heartbeat {
+        worker,
+        watermarks: vec![],
+        progress: vec![],
+    };
+    store.register(&beat).await.unwrap();
     id
 }
 

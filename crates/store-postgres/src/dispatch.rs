@@ -107,7 +107,7 @@ impl Dispatch for PostgresStore {
     }
 }
 
-async fn now(client: &impl GenericClient) -> Result<Timestamp> {
+pub(crate) async fn now(client: &impl GenericClient) -> Result<Timestamp> {
     let rows = query(
         client,
         "read the clock",

@@ -1,7 +1,7 @@
 //! What the executor calls; each method one checkout of a connection, bounded in time.
 
 use async_trait::async_trait;
-use forebay_core::{ClaimId, WorkerId};
+use forebay_core::{ClaimId, TaskEvent, WorkerId};
 use forebay_store::{
     ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, Recorded, Result,
     StartRequest, record_then_claim,
@@ -21,7 +21,7 @@ impl Execute for PostgresStore {
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<HeartbeatReply> {
         const DOING: &str = "renew a worker";
         let mut connection = self.hot.get(DOING).await?;
-        let outcome = bounded(DOING, workers::heartbeat(connection.client(), beat)).await;
+        let outcome = bounded(DOING, workers::heartbeat(connection.client(), &self.days, beat)).await;
         connection.settle(outcome)
     }
 
@@ -89,7 +89,18 @@ impl Execute for PostgresStore {
     async fn deregister(&self, worker: WorkerId) -> Result<()> {
         const DOING: &str = "forget a worker";
         let mut connection = self.hot.get(DOING).await?;
-        let outcome = bounded(DOING, workers::deregister(connection.client(), worker)).await;
+        let outcome = bounded(DOING, workers::forget(connection.client(), worker, None)).await;
+        connection.settle(outcome).map(|_| ())
+    }
+
+    async fn abandon(&self, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>> {
+        const DOING: &str = "take back the tasks of a worker";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(
+            DOING,
+            workers::forget(connection.client(), worker, Some(lost_max)),
+        )
+        .await;
         connection.settle(outcome)
     }
 }

@@ -19,6 +19,7 @@ mod operate;
 mod plans;
 mod read;
 mod record;
+mod schedules;
 mod start;
 mod tls;
 mod values;

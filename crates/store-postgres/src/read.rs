@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use forebay_core::{
-    AttemptError, Fingerprint, Json, QueueName, State, Task, TaskId, TraceParent, WorkerId, WorkerInfo,
+    AttemptError, Fingerprint, Json, QueueName, State, Task, TaskId, TaskProgress, TraceParent, WorkerId,
+    WorkerInfo,
 };
 use forebay_store::{
     OldestReady, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, Result, SetAside, TaskFilter,
@@ -225,6 +226,7 @@ pub(crate) fn task(row: &PgRow) -> Result<Task> {
         cancel_requested: field(row, "cancel_requested")?,
         errors: field::<Jsonb<Vec<AttemptError>>>(row, "errors")?.0,
         log: field(row, "log")?,
+        progress: field::<Option<Jsonb<TaskProgress>>>(row, "progress")?.map(|progress| progress.0),
         traceparent: field::<Option<&str>>(row, "traceparent")?.and_then(TraceParent::parse),
         fingerprint: field::<Option<Uuid>>(row, "fingerprint")?.map(|id| Fingerprint(id.into_bytes())),
     })

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use deadpool_postgres::Client;
+use deadpool_postgres::{Client, GenericClient};
 use forebay_core::{Fingerprint, QueueName, Submission, TaskId, sanitize_text};
 use forebay_store::{Record, Recorded, Reject, Result, queues_of};
 use tokio_postgres::error::SqlState;
@@ -142,7 +142,7 @@ async fn record(client: &Client, days: &Days, batch: &[Submission]) -> Result<Ve
     }
     let mut new = HashSet::new();
     for part in apart_from_their_windows(batch) {
-        new.extend(insert_unknown(client, &part).await?);
+        new.extend(insert_unknown(client, &part, Windows::Adjacent).await?);
     }
     // The first of an id is the one that was inserted.
     let is_new: Vec<bool> = batch.iter().map(|task| new.remove(&task.id)).collect();
@@ -214,12 +214,26 @@ fn apart_from_their_windows(batch: &[Submission]) -> Vec<Vec<&Submission>> {
         .collect()
 }
 
-/// Inserts those submissions that are not known, and answers with their ids.
-async fn insert_unknown(client: &Client, tasks: &[&Submission]) -> Result<Vec<TaskId>> {
+/// Where a task is looked for before it is inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// Under its own id.
+    Own,
+    /// Under the ids of its key's windows before and after, too.
+    Adjacent,
+}
+
+/// Inserts those submissions that are not known, which are sorted by id, and answers with their ids.
+pub(crate) async fn insert_unknown(
+    client: &impl GenericClient,
+    tasks: &[&Submission],
+    windows: Windows,
+) -> Result<Vec<TaskId>> {
     let c = Columns::of(tasks);
     let adjacent = |of: usize| -> Vec<Option<Uuid>> {
         let ids = tasks.iter().map(|task| task.id.adjacent_windows().nth(of));
-        ids.map(|id| id.map(TaskId::as_uuid)).collect()
+        ids.map(|id| id.filter(|_| windows == Windows::Adjacent).map(TaskId::as_uuid))
+            .collect()
     };
     let (previous, next) = (adjacent(0), adjacent(1));
     let run_at: Vec<Option<Instant>> = tasks.iter().map(|task| task.run_at.map(Instant)).collect();

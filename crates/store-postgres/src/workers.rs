@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use deadpool_postgres::{Client, Transaction};
 use forebay_core::{Lane, TaskEvent, TaskId, Timestamp, WorkerId, from_unix_micros, sanitize_text};
-use forebay_store::{Heartbeat, HeartbeatReply, Result, StoreError};
+use forebay_store::{Heartbeat, HeartbeatReply, ProgressNote, Result, StoreError};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
+    day::Days,
     error,
-    hot::{column, query},
+    hot::{Params, column, query},
     values::{Instant, count, duration_us, int, word},
 };
 
@@ -81,7 +82,7 @@ pub(crate) async fn register(client: &Client, beat: &Heartbeat) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn heartbeat(client: &Client, beat: &Heartbeat) -> Result<HeartbeatReply> {
+pub(crate) async fn heartbeat(client: &Client, days: &Days, beat: &Heartbeat) -> Result<HeartbeatReply> {
     let said = Said::of(beat);
     let rows = query(
         client,
@@ -101,23 +102,51 @@ pub(crate) async fn heartbeat(client: &Client, beat: &Heartbeat) -> Result<Heart
     .await?;
     let alive = rows.first().ok_or(StoreError::WorkerGone)?;
     let cancel: Vec<Uuid> = column(alive, "cancel")?;
+    // Afterwards, so that the worker lives whatever becomes of this.
+    if !beat.progress.is_empty() {
+        write_progress(client, days, beat.worker.id, &beat.progress).await?;
+    }
     Ok(HeartbeatReply {
         cancel: cancel.into_iter().map(TaskId::from).collect(),
     })
 }
 
-/// Hands back what a worker that stops still holds.
-pub(crate) async fn deregister(client: &mut Client, worker: WorkerId) -> Result<()> {
+async fn write_progress(
+    client: &Client,
+    days: &Days,
+    worker: WorkerId,
+    notes: &[ProgressNote],
+) -> Result<()> {
+    let mut sorted: Vec<&ProgressNote> = notes.iter().collect();
+    sorted.sort_by_key(|note| note.id);
+    let id: Vec<Uuid> = sorted.iter().map(|note| note.id.as_uuid()).collect();
+    let fence: Vec<i32> = sorted.iter().map(|note| int(note.fence)).collect();
+    let fraction: Vec<f64> = sorted.iter().map(|note| note.fraction).collect();
+    let message: Vec<&str> = sorted.iter().map(|note| note.message.as_str()).collect();
+    let params: Params<'_> = &[&worker.as_uuid(), &id, &fence, &fraction, &message];
+    let sql = include_str!("../queries/tasks_progress.sql");
+    let written = days.execute(client, sql, &id, params).await;
+    written.map_err(|e| error::hot("write progress", e))?;
+    Ok(())
+}
+
+/// Takes from one worker what it still holds: hands it back where the worker stops, and takes it back where it has died,
+/// for which `lost_max` is given.
+pub(crate) async fn forget(
+    client: &mut Client,
+    worker: WorkerId,
+    lost_max: Option<u32>,
+) -> Result<Vec<TaskEvent>> {
     const DOING: &str = "forget a worker";
     let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
     let sql = include_str!("../queries/workers_lock.sql");
-    if !query(&transaction, DOING, sql, &[&worker.as_uuid()])
-        .await?
-        .is_empty()
-    {
-        release(&transaction, DOING, &[worker.as_uuid()], None).await?;
-    }
-    transaction.commit().await.map_err(|e| error::hot(DOING, e))
+    let known = query(&transaction, DOING, sql, &[&worker.as_uuid()]).await?;
+    let events = match known.is_empty() {
+        true => Vec::new(),
+        false => release(&transaction, DOING, &[worker.as_uuid()], lost_max).await?,
+    };
+    transaction.commit().await.map_err(|e| error::hot(DOING, e))?;
+    Ok(events)
 }
 
 /// Takes back what the workers hold that were not heard of within the lease.

@@ -75,7 +75,7 @@ fn only(batch: Vec<Ready>, confirmed: &[bool]) -> Vec<Ready> {
         .collect()
 }
 
-fn bounded(limit: usize) -> i64 {
+pub(crate) fn bounded(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 

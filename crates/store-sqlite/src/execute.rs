@@ -1,7 +1,7 @@
 //! What executors ask of the store.
 
 use async_trait::async_trait;
-use forebay_core::{ClaimId, WorkerId};
+use forebay_core::{ClaimId, TaskEvent, WorkerId};
 use forebay_store::{
     ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, Recorded, Result,
     StartRequest, record_then_claim,
@@ -50,5 +50,9 @@ impl Execute for SqliteStore {
 
     async fn deregister(&self, worker: WorkerId) -> Result<()> {
         workers::deregister(self, worker).await
+    }
+
+    async fn abandon(&self, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>> {
+        workers::abandon(self, worker, lost_max).await
     }
 }

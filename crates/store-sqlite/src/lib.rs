@@ -20,6 +20,7 @@ mod operate;
 mod read;
 mod record;
 mod row;
+mod schedules;
 mod workers;
 mod write;
 

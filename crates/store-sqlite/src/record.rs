@@ -97,7 +97,7 @@ async fn record_keyed(
 }
 
 /// Inserts those of a batch that are not known, in two statements, and says which they were.
-async fn insert_all(
+pub(crate) async fn insert_all(
     tx: &mut SqliteConnection,
     batch: &[Submission],
     now: Timestamp,
@@ -197,7 +197,11 @@ async fn insert(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) ->
 }
 
 /// Makes queues known that were not.
-async fn note_queues(tx: &mut SqliteConnection, queues: &[QueueName], now: Timestamp) -> Result<()> {
+pub(crate) async fn note_queues(
+    tx: &mut SqliteConnection,
+    queues: &[QueueName],
+    now: Timestamp,
+) -> Result<()> {
     for queue in queues {
         sqlx::query(NOTE_QUEUE)
             .bind(queue.as_str())

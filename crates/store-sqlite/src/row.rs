@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use forebay_core::{
-    Fingerprint, Json, Lane, Ready, Task, TaskEvent, TaskId, Timestamp, TraceParent, WorkerId,
+    Fingerprint, Json, Lane, Ready, Task, TaskEvent, TaskId, TaskProgress, Timestamp, TraceParent, WorkerId,
     from_unix_micros,
 };
 use forebay_store::{Result, StoreError};
@@ -56,7 +56,7 @@ impl<'r> Fields<'r> {
         self.get(column).map(from_unix_micros)
     }
 
-    fn maybe_time(&self, column: &str) -> Result<Option<Timestamp>> {
+    pub(crate) fn maybe_time(&self, column: &str) -> Result<Option<Timestamp>> {
         Ok(self.get::<Option<i64>>(column)?.map(from_unix_micros))
     }
 
@@ -100,6 +100,13 @@ impl<'r> Fields<'r> {
             .map(|bytes| bytes.try_into().map(Fingerprint))
             .transpose()
             .map_err(|e| senseless("fingerprint", e))
+    }
+
+    fn progress(&self) -> Result<Option<TaskProgress>> {
+        self.get::<Option<&str>>("progress")?
+            .map(serde_json::from_str)
+            .transpose()
+            .map_err(|e| senseless("progress", e))
     }
 
     pub(crate) fn ready(&self) -> Result<Ready> {
@@ -146,6 +153,7 @@ impl<'r> Fields<'r> {
             cancel_requested: self.get("cancel_requested")?,
             errors: self.list("errors")?,
             log: self.get("log")?,
+            progress: self.progress()?,
             traceparent: self.traceparent()?,
             fingerprint: self.fingerprint()?,
         })

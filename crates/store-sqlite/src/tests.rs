@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod plans;
+mod schedules;
 
 /// Short, for tests in which another process never lets go of the file.
 const SHORT: Duration = Duration::from_millis(50);

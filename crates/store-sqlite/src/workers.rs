@@ -6,7 +6,8 @@ use forebay_core::{
     AttemptError, Lane, Outcome, QueueName, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
     from_unix_micros,
 };
-use forebay_store::{Heartbeat, HeartbeatReply, Result, StoreError};
+use forebay_store::{Heartbeat, HeartbeatReply, ProgressNote, Result, StoreError};
+use serde_json::json;
 use sqlx::{
     Sqlite, SqliteConnection,
     query::Query,
@@ -17,11 +18,12 @@ use uuid::Uuid;
 use crate::{
     SqliteStore,
     error::failed,
-    row::{Fields, micros_of, micros_of_duration, to_json},
+    row::{Fields, hex, micros_of, micros_of_duration, to_json},
 };
 
 const REGISTER: &str = include_str!("../queries/register.sql");
 const HEARTBEAT: &str = include_str!("../queries/heartbeat.sql");
+const PROGRESS: &str = include_str!("../queries/progress.sql");
 const TO_CANCEL: &str = include_str!("../queries/to_cancel.sql");
 const EXISTS: &str = include_str!("../queries/worker_exists.sql");
 const HAND_BACK: &str = include_str!("../queries/hand_back.sql");
@@ -102,13 +104,17 @@ pub(crate) async fn register(store: &SqliteStore, beat: &Heartbeat) -> Result<()
 pub(crate) async fn heartbeat(store: &SqliteStore, beat: &Heartbeat) -> Result<HeartbeatReply> {
     const DOING: &str = "renew a worker's life";
     let mut tx = store.begin(DOING).await?;
-    let renewed = bind(sqlx::query(HEARTBEAT), beat, store.clock_now())?
+    let now = store.clock_now();
+    let renewed = bind(sqlx::query(HEARTBEAT), beat, now)?
         .execute(&mut *tx)
         .await
         .map_err(failed(DOING))?;
     if renewed.rows_affected() == 0 {
         tx.commit().await?;
         return Err(StoreError::WorkerGone);
+    }
+    if !beat.progress.is_empty() {
+        write_progress(&mut tx, beat.worker.id, &beat.progress, now).await?;
     }
     let cancel: Vec<Uuid> = sqlx::query_scalar(TO_CANCEL)
         .bind(beat.worker.id.as_uuid())
@@ -119,6 +125,32 @@ pub(crate) async fn heartbeat(store: &SqliteStore, beat: &Heartbeat) -> Result<H
     Ok(HeartbeatReply {
         cancel: cancel.into_iter().map(TaskId::from).collect(),
     })
+}
+
+async fn write_progress(
+    tx: &mut SqliteConnection,
+    worker: WorkerId,
+    notes: &[ProgressNote],
+    now: Timestamp,
+) -> Result<()> {
+    let mut rows = Vec::with_capacity(notes.len());
+    for note in notes {
+        let ProgressNote {
+            fence,
+            fraction,
+            message,
+            ..
+        } = note;
+        let kept = json!({ "fence": fence, "fraction": fraction, "message": message, "at": now });
+        rows.push(json!([hex(note.id), fence, kept.to_string()]));
+    }
+    sqlx::query(PROGRESS)
+        .bind(to_json(&rows)?)
+        .bind(worker.as_uuid())
+        .execute(tx)
+        .await
+        .map_err(failed("write progress"))?;
+    Ok(())
 }
 
 pub(crate) async fn deregister(store: &SqliteStore, worker: WorkerId) -> Result<()> {
@@ -154,22 +186,39 @@ pub(crate) async fn take_back(store: &SqliteStore, lease: Duration, lost_max: u3
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-    let lost = AttemptError::new(0, Outcome::Lost, "", now);
     let mut events = Vec::new();
     for worker in dead {
-        let rows = sqlx::query(TAKE_BACK)
-            .bind(worker)
-            .bind(lost_max)
-            .bind(micros_of(now))
-            .bind(to_json(&lost)?)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed(DOING))?;
-        for row in &rows {
-            events.push(Fields(row).event(now)?);
-        }
-        forget(&mut tx, worker.into(), DOING).await?;
+        events.append(&mut bury(&mut tx, worker.into(), lost_max, now).await?);
     }
+    tx.commit().await?;
+    Ok(events)
+}
+
+/// Takes back what one worker holds, and forgets it.
+async fn bury(
+    tx: &mut SqliteConnection,
+    worker: WorkerId,
+    lost_max: u32,
+    now: Timestamp,
+) -> Result<Vec<TaskEvent>> {
+    const DOING: &str = "take back the tasks of a dead worker";
+    let lost = AttemptError::new(0, Outcome::Lost, "", now);
+    let rows = sqlx::query(TAKE_BACK)
+        .bind(worker.as_uuid())
+        .bind(lost_max)
+        .bind(micros_of(now))
+        .bind(to_json(&lost)?)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+    forget(tx, worker, DOING).await?;
+    rows.iter().map(|row| Fields(row).event(now)).collect()
+}
+
+/// What runs under a worker that is not known was taken from it before.
+pub(crate) async fn abandon(store: &SqliteStore, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>> {
+    let mut tx = store.begin("take back the tasks of a worker").await?;
+    let events = bury(&mut tx, worker, lost_max, store.clock_now()).await?;
     tx.commit().await?;
     Ok(events)
 }

@@ -4,6 +4,7 @@
 //! [`Fixture`] that makes fresh stores. Cases never sleep to wait for something: they ask until it is so, or until a
 //! deadline.
 
+pub mod abandon;
 pub mod claim;
 pub mod complete;
 pub mod concurrency;
@@ -13,9 +14,11 @@ pub mod liveness;
 pub mod model;
 pub mod operate;
 pub mod payload;
+pub mod progress;
 pub mod read;
 pub mod record;
 pub mod republish;
+pub mod schedules;
 pub mod start;
 pub mod support;
 
@@ -133,6 +136,24 @@ macro_rules! store_conformance {
                 what_became_due_is_ready_since_then,
                 a_late_record_is_found_behind_the_walk,
             ]
+            abandon: [
+                its_tasks_are_taken_back_at_once_and_no_others,
+                it_is_told_so_and_has_no_say,
+                what_it_has_ended_stays,
+                it_counts_as_lost,
+            ]
+            progress: [
+                is_kept_with_the_task_as_it_was_said,
+                the_latest_word_counts,
+                the_next_start_begins_without,
+                it_stays_when_the_attempt_has_ended,
+                a_word_about_another_start_is_passed_over,
+                a_word_about_what_does_not_run_is_passed_over,
+                another_workers_word_is_passed_over,
+                a_worker_that_was_declared_dead_says_nothing,
+                many_tasks_of_several_days_in_one_heartbeat,
+                whatever_may_be_said_comes_back,
+            ]
             republish: [
                 what_waits_since_before_the_horizon_is_published_once,
                 lanes_without_a_horizon_are_left_alone,
@@ -141,6 +162,26 @@ macro_rules! store_conformance {
                 the_limit_cuts_and_the_floor_goes_on,
                 only_what_is_queued,
                 what_was_dispatched_may_be_lost_too,
+            ]
+            schedules: [
+                a_schedule_comes_back_as_it_was_put,
+                putting_it_again_replaces_it,
+                they_are_listed_by_name,
+                a_deleted_schedule_is_gone_and_its_tasks_stay,
+                a_tick_becomes_a_task,
+                a_tick_that_has_come_is_run,
+                a_paused_schedule_rests,
+                skip_leaves_a_tick_out,
+                queue_keeps_the_latest_tick,
+                allow_fires_all_the_same,
+                what_is_in_time_is_made_up_for,
+                a_tick_whose_task_is_known_is_passed,
+                many_are_due_at_once,
+                three_dispatchers_fire_exactly_the_right_ticks,
+                dispatchers_agree_on_what_overlaps,
+                nothing_is_fired_once_it_is_deleted,
+                putting_it_while_it_fires_costs_no_tick,
+                one_of_several_makes_it,
             ]
             read: [
                 an_unknown_task_is_none,

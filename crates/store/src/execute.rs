@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_core::{
-    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, Submission, TaskId, Timestamp,
-    TraceParent, WorkerId, WorkerInfo,
+    ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, Submission, TaskEvent, TaskId,
+    Timestamp, TraceParent, WorkerId, WorkerInfo,
 };
 
 use crate::{Record, Recorded, Result};
@@ -126,13 +126,29 @@ pub enum Completed {
     Fenced,
 }
 
+/// How far an attempt is, by its own word.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProgressNote {
+    /// Which task.
+    pub id: TaskId,
+    /// The fencing token that the claim gave.
+    pub fence: u32,
+    /// How much is done: a [`forebay_core::TaskProgress::fraction`].
+    pub fraction: f64,
+    /// What it is at: a [`forebay_core::TaskProgress::message`].
+    pub message: String,
+}
+
 /// What a worker says of itself every few seconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Heartbeat {
     /// The worker; `heartbeat_at` is ignored, the store's clock counts.
     pub worker: WorkerInfo,
     /// For each lane it reads, the publishing time of the newest message it has received.
     pub watermarks: Vec<(Lane, Timestamp)>,
+    /// How far tasks are that it runs; only those that have said so since the heartbeat before. What names a start that is
+    /// not the current one, or does not run on this worker, is passed over.
+    pub progress: Vec<ProgressNote>,
 }
 
 /// What a worker is told.
@@ -194,6 +210,11 @@ pub trait Execute: Record {
 
     /// Forgets a worker that has stopped. Tasks it still holds are handed back at once, and cost no attempt.
     async fn deregister(&self, worker: WorkerId) -> Result<()>;
+
+    /// Forgets a worker of which its own process says that it has died: takes its tasks back as
+    /// [`crate::Dispatch::take_back`] does, without waiting for the lease. Returns what happened to them. Of a worker
+    /// that is not known there is nothing to take back.
+    async fn abandon(&self, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>>;
 }
 
 /// [`Execute::record_and_claim`] as the two calls that it stands for.

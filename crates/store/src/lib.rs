@@ -9,6 +9,7 @@ pub mod conformance;
 mod error;
 mod execute;
 mod read;
+mod schedules;
 
 use std::time::Duration;
 
@@ -17,18 +18,19 @@ use forebay_core::{Lane, QueueName, Ready, Submission, TaskEvent, Timestamp};
 
 pub use error::{Result, StoreError};
 pub use execute::{
-    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, StartRequest,
-    record_then_claim,
+    ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, ProgressNote,
+    StartRequest, record_then_claim,
 };
 pub use read::{
     Changed, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, SetAside,
     TaskFilter,
 };
+pub use schedules::{Fired, Firing, PutSchedule, Schedules, UNREADABLE_PAUSE};
 
 /// Everything a store does.
-pub trait Store: Execute + Dispatch + Read + Operate + Admin {}
+pub trait Store: Execute + Dispatch + Read + Operate + Schedules + Admin {}
 
-impl<T: Execute + Dispatch + Read + Operate + Admin> Store for T {}
+impl<T: Execute + Dispatch + Read + Operate + Schedules + Admin> Store for T {}
 
 /// What became of a submission that was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,25 +35,7 @@ impl Chore for Due {
     }
 
     async fn pass(&mut self) -> anyhow::Result<Duration> {
-        let began = Instant::now();
-        let sink = Sink::new(&self.shared);
-        let dispatched = self.shared.store.dispatch_due(BATCH_MAX, &sink);
-        let events = match within(STORE_CALL_MAX, "dispatch what is due", dispatched).await {
-            Ok(events) => events,
-            Err(error) => {
-                self.sight.lost();
-                return Err(anyhow!(chain(&error)));
-            }
-        };
-        self.sight.seen();
-        let count = events.len();
-        if count > 0 {
-            self.shared.metrics.persisted("dispatch", began.elapsed());
-        }
-        self.shared.tell(events);
-        if let (_, Some(problem)) = sink.into_notes() {
-            bail!("what is due could not be published: {problem}");
-        }
+        let count = dispatch(&self.shared, &self.sight).await?;
         // A full batch: there is more.
         Ok(if count < BATCH_MAX {
             self.interval()
@@ -61,4 +43,28 @@ impl Chore for Due {
             Duration::ZERO
         })
     }
+}
+
+/// Makes ready a batch of what is due at this moment, and says how many tasks these are.
+pub(super) async fn dispatch(shared: &Shared, sight: &Sight) -> anyhow::Result<usize> {
+    let began = Instant::now();
+    let sink = Sink::new(shared);
+    let dispatched = shared.store.dispatch_due(BATCH_MAX, &sink);
+    let events = match within(STORE_CALL_MAX, "dispatch what is due", dispatched).await {
+        Ok(events) => events,
+        Err(error) => {
+            sight.lost();
+            return Err(anyhow!(chain(&error)));
+        }
+    };
+    sight.seen();
+    let count = events.len();
+    if count > 0 {
+        shared.metrics.persisted("dispatch", began.elapsed());
+    }
+    shared.tell(events);
+    if let (_, Some(problem)) = sink.into_notes() {
+        bail!("what is due could not be published: {problem}");
+    }
+    Ok(count)
 }

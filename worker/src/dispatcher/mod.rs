@@ -1,5 +1,5 @@
-//! The dispatcher: makes ready what became due, takes back what dead workers held, publishes again what the broker
-//! has lost, and keeps house. Any number of dispatchers may run at once.
+//! The dispatcher: submits what schedules say, makes ready what became due, takes back what dead workers held, publishes
+//! again what the broker has lost, and keeps house. Any number of dispatchers may run at once.
 //!
 //! Each of these is a [`Chore`] with a loop of its own. An error never ends a loop: it is reported, and tried again
 //! after a while.
@@ -7,6 +7,7 @@
 mod due;
 mod house;
 mod republish;
+mod schedules;
 mod sight;
 mod sink;
 mod take_back;
@@ -48,8 +49,9 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         let sight = Arc::new(Sight::new(shared.options.lease));
-        let chores: [Box<dyn Chore>; 5] = [
+        let chores: [Box<dyn Chore>; 6] = [
             Box::new(due::Due::new(Arc::clone(shared), Arc::clone(&sight))),
+            Box::new(schedules::Schedules::new(Arc::clone(shared), Arc::clone(&sight))),
             Box::new(take_back::TakeBack::new(Arc::clone(shared), sight)),
             Box::new(republish::Republish::new(Arc::clone(shared))),
             Box::new(house::Trim::new(Arc::clone(shared))),

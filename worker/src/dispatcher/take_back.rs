@@ -2,7 +2,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use async_trait::async_trait;
-use forebay_core::State;
 use tracing::warn;
 
 use super::{Chore, sight::Sight};
@@ -62,11 +61,7 @@ impl Chore for TakeBack {
                         "a worker has died, its tasks were taken back"
                     );
                 }
-                for lost in events.iter().filter(|event| event.state == State::Failed) {
-                    let metrics = self.shared.metrics.of_kind(&lost.queue, lost.kind.as_str());
-                    metrics.failed_for_good();
-                }
-                self.shared.tell(events);
+                self.shared.taken_back(events);
                 Ok(self.interval())
             }
             Err(error) => {

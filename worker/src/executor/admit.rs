@@ -155,10 +155,14 @@ impl Executor {
         })
     }
 
-    /// A kind that has no handler here may have one elsewhere, so its task is handed back once. When it comes again, it
+    /// A kind that has no handler here may have one elsewhere, so its task is handed back: again and again while a
+    /// neighbour is known to have one, and else once. When it comes again, it
     /// is left to the store: a broker delivers again before it delivers what is new, and keeps what comes after a
     /// message that nobody takes.
     fn note_unknown(&mut self, ready: &Ready) -> Then {
+        if self.shared.neighbours.run(&ready.lane.queue, &ready.kind) {
+            return Then::HandBack;
+        }
         let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
         let kind = &ready.kind;
         if room && self.unknown_kinds.insert(kind.clone()) {

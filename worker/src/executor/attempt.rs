@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     handlers::{
-        Execution, HandlerError, HandlerResult, LogTail, RESULT_BYTES_MAX, Registered, Stop, StopReason,
+        Execution, HandlerError, HandlerResult, LogTail, Progress, RESULT_BYTES_MAX, Registered, Stop,
+        StopReason,
     },
     shared::Shared,
 };
@@ -76,7 +77,7 @@ pub(super) const ROW_MAX: usize = 64;
 pub(super) async fn run(shared: Arc<Shared>, attempt: Attempt, finished: mpsc::Sender<Finished>) {
     let outcome = match attempt.stop.reason() {
         Some(reason) => unbegun(attempt, reason),
-        None => go_on(&shared, begin(attempt)).await,
+        None => go_on(&shared, begin(&shared, attempt)).await,
     };
     // The completer outlives all attempts, unless the worker was dropped.
     let _ = finished.send(outcome).await;
@@ -91,9 +92,9 @@ pub(super) async fn run_row(shared: Arc<Shared>, attempts: Vec<Attempt>, finishe
             ended.push(unbegun(attempt, reason));
             continue;
         }
-        let mut begun = begin(attempt);
+        let mut begun = begin(&shared, attempt);
         match poll_once(&mut begun).await {
-            Poll::Ready(end) => ended.push(end_of(begun, end)),
+            Poll::Ready(end) => ended.push(end_of(&shared, begun, end)),
             Poll::Pending => {
                 let (shared, finished) = (Arc::clone(&shared), finished.clone());
                 others.spawn(async move {
@@ -139,12 +140,16 @@ fn unbegun(attempt: Attempt, reason: StopReason) -> Finished {
 }
 
 /// Makes everything ready for the handler.
-fn begin(attempt: Attempt) -> Begun {
+fn begin(shared: &Shared, attempt: Attempt) -> Begun {
     let began = Instant::now();
     let deadline = began + attempt.claimed.timeout.min(TIMEOUT_MAX);
     let log = LogTail::new();
     let span = trace::span(&attempt.claimed);
-    let execution = execution(&attempt, deadline, &log, &span);
+    let progress = Progress::of(
+        (attempt.claimed.id, attempt.claimed.fence),
+        Arc::clone(&shared.progress),
+    );
+    let execution = execution(&attempt, deadline, &log, progress, &span);
     let handler = Arc::clone(&attempt.registered.handler);
     let run = async move { handler.run(execution).await };
     let run = if span.is_none() {
@@ -172,13 +177,19 @@ async fn go_on(shared: &Shared, begun: Begun) -> Finished {
     } = begun;
     let handler = start(&attempt, run);
     let end = watch(handler, &attempt, deadline, shared.options.handler_grace).await;
+    shared
+        .progress
+        .forget((attempt.claimed.id, attempt.claimed.fence));
     outcome(attempt, &log, began, end)
 }
 
-fn end_of(begun: Begun, end: End) -> Finished {
+fn end_of(shared: &Shared, begun: Begun, end: End) -> Finished {
     let Begun {
         attempt, log, began, ..
     } = begun;
+    shared
+        .progress
+        .forget((attempt.claimed.id, attempt.claimed.fence));
     outcome(attempt, &log, began, end)
 }
 
@@ -214,7 +225,13 @@ fn outcome(attempt: Attempt, log: &LogTail, began: Instant, end: End) -> Finishe
     Finished { completion, rest }
 }
 
-fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -> Execution {
+fn execution(
+    attempt: &Attempt,
+    deadline: Instant,
+    log: &LogTail,
+    progress: Progress,
+    span: &Span,
+) -> Execution {
     let claimed = &attempt.claimed;
     Execution {
         id: claimed.id,
@@ -230,6 +247,7 @@ fn execution(attempt: &Attempt, deadline: Instant, log: &LogTail, span: &Span) -
         deadline,
         stop: attempt.stop.clone(),
         log: log.clone(),
+        progress,
     }
 }
 

@@ -9,19 +9,18 @@ use std::{
     time::Duration,
 };
 
-use forebay_core::{Lane, QueueName, Signal, Timestamp, WorkerId, WorkerInfo};
+use forebay_core::{Lane, QueueName, Timestamp, WorkerId, WorkerInfo};
 use forebay_runtime::{
     health::Reporter,
     supervise::{Backoff, random_bytes},
 };
 use forebay_store::{Heartbeat, StoreError};
-use futures::StreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{life::Life, pauses::Pauses, running::Running, slots::Slots};
-use crate::shared::{BROKER_CALL_MAX, Shared, chain, within};
+use super::{life::Life, running::Running, slots::Slots};
+use crate::shared::{Shared, chain, within};
 
 /// For each lane, the publishing time of the newest message whose claim was answered.
 #[derive(Debug, Default)]
@@ -53,6 +52,9 @@ impl Watermarks {
 const EARLIEST: Duration = Duration::from_secs(1);
 /// How long is waited for more of the same before it is said: tasks start and end in batches.
 const GATHER: Duration = Duration::from_millis(20);
+/// Of how many tasks a heartbeat says how far they are. The others' turn is the next one's, which comes a second later:
+/// what handlers say must not make a heartbeat take long.
+const PROGRESS_MAX: usize = 1_000;
 
 pub(super) struct Beat {
     pub(super) shared: Arc<Shared>,
@@ -132,8 +134,11 @@ impl Beat {
         let gathered = Instant::now() + GATHER;
         let may_come = early.map_or(gathered, |early| gathered.max(early + EARLIEST));
         tokio::time::sleep_until(may_come).await;
-        while self.news() == *said {
-            self.running.news.wait().await;
+        while self.shared.progress.is_empty() && self.news() == *said {
+            tokio::select! {
+                () = self.running.news.wait() => {}
+                () = self.shared.progress.wait() => {}
+            }
             tokio::time::sleep(GATHER).await;
         }
     }
@@ -149,7 +154,8 @@ impl Beat {
             self.life.set(Some(id));
             return Ok(());
         };
-        let beat = self.heartbeat(id);
+        let mut beat = self.heartbeat(id);
+        beat.progress = self.shared.progress.take(PROGRESS_MAX);
         match within(
             limit,
             "renew the worker's life",
@@ -159,6 +165,7 @@ impl Beat {
         {
             Ok(reply) => {
                 self.running.cancel(&reply.cancel);
+                self.shared.events.send_progress(&beat.progress);
                 Ok(())
             }
             Err(StoreError::WorkerGone) => {
@@ -166,10 +173,17 @@ impl Beat {
                 // In this order: nothing is completed in the name of the old life from now on.
                 self.life.set(None);
                 self.running.stop_all();
+                self.shared.progress.clear();
                 self.life.question();
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // What was refused would be refused again.
+                if error.is_unavailable() {
+                    self.shared.progress.put_back(beat.progress);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -188,29 +202,7 @@ impl Beat {
                 heartbeat_at: self.shared.clock.now(),
             },
             watermarks: self.watermarks.all(),
+            progress: Vec::new(),
         }
-    }
-}
-
-/// Obeys cancellations as soon as they are broadcast. Those that are missed come with a heartbeat; pauses that are
-/// missed are asked for.
-pub(super) async fn obey_signals(shared: Arc<Shared>, running: Arc<Running>, pauses: Arc<Pauses>) {
-    let mut backoff = Backoff::default();
-    loop {
-        match tokio::time::timeout(BROKER_CALL_MAX, shared.broker.signals()).await {
-            Ok(Ok(mut signals)) => {
-                backoff = Backoff::default();
-                while let Some(signal) = signals.next().await {
-                    match signal {
-                        Signal::Cancel(ids) => running.cancel(&ids),
-                        Signal::QueuesChanged => pauses.question(),
-                        Signal::Events(_) => {}
-                    }
-                }
-            }
-            Ok(Err(error)) => debug!(error = chain(&error), "listening for signals failed"),
-            Err(_) => debug!("the broker does not answer to listening for signals"),
-        }
-        tokio::time::sleep(backoff.next()).await;
     }
 }

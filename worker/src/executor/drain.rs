@@ -3,7 +3,10 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use forebay_core::WorkerId;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tracing::{info, warn};
 
 use super::{COMPLETER, Executor, TICK, intake::Pulled, unpanicked};
@@ -16,35 +19,45 @@ use crate::{
 const ENDS_MAX: Duration = Duration::from_secs(2);
 
 impl Executor {
-    /// Ends in good order. The heartbeat goes on until the end, so nothing is taken from us meanwhile.
-    pub(super) async fn drain(mut self) -> anyhow::Result<()> {
+    /// Takes nothing new, and sees what runs to its end; once `patience` is over it is interrupted. The heartbeat goes on
+    /// until the very end, so nothing is taken from us meanwhile.
+    pub(super) async fn wind_up(&mut self, patience: impl Future<Output = ()>) {
         self.draining.store(true, Ordering::Release);
         self.life.question();
-        self.hand_back_waiting();
-        for unstarted in [self.parked.take_all(), self.held.take_all()] {
-            self.answer(Receipts::default(), unstarted);
-        }
+        self.hand_back_unstarted();
         info!(running = self.running.len(), "draining");
-        let options = self.shared.options.clone();
-        if timeout(options.drain_timeout, self.settle()).await.is_err() {
+        let is_over = tokio::select! {
+            biased;
+            _ = self.settle() => false,
+            () = patience => true,
+        };
+        if is_over {
             info!(
                 running = self.running.len(),
                 "the time to drain is over, the rest is interrupted"
             );
             self.is_interrupting = true;
             self.running.stop_all();
-            let ends = options.handler_grace + ENDS_MAX;
+            let ends = self.shared.options.handler_grace + ENDS_MAX;
             if timeout(ends, self.settle()).await.is_err() {
                 warn!(running = self.running.len(), "some tasks could not be ended");
             }
         }
         self.intake.retire();
-        self.finish(options.flush_timeout).await
+    }
+
+    /// What was received and not claimed yet goes back, and not to us.
+    pub(super) fn hand_back_unstarted(&mut self) {
+        self.announced = None;
+        self.hand_back_waiting();
+        for unstarted in [self.parked.take_all(), self.held.take_all()] {
+            self.answer(Receipts::default(), unstarted);
+        }
     }
 
     /// Until nothing is under way. What was being claimed is run like what ran: to hand it back unrun would make it wait
     /// elsewhere, behind others, however short it is. Once the time is over it is handed back unrun.
-    async fn settle(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -71,7 +84,7 @@ impl Executor {
         }
     }
 
-    fn refuse(&mut self, pulled: Option<Pulled>) {
+    pub(super) fn refuse(&mut self, pulled: Option<Pulled>) {
         let Some(Pulled { deliveries, acks }) = pulled else {
             return;
         };
@@ -83,7 +96,7 @@ impl Executor {
     }
 
     /// Stores the last outcomes, then says good-bye.
-    async fn finish(self, flush_timeout: Duration) -> anyhow::Result<()> {
+    pub(super) async fn finish(self) -> anyhow::Result<()> {
         let Self {
             shared,
             life,
@@ -95,23 +108,34 @@ impl Executor {
             ..
         } = self;
         drop((finished, claims, attempts));
-        let flushed = async {
-            while let Some(part) = parts.join_next().await {
-                if unpanicked(part)?? == COMPLETER {
-                    break;
-                }
-            }
-            anyhow::Ok(())
-        };
-        match timeout(flush_timeout, flushed).await {
-            Ok(flushed) => flushed?,
-            Err(_) => warn!("the last outcomes could not be stored: their tasks are started again elsewhere"),
-        }
+        flush(&mut parts, shared.options.flush_timeout).await?;
         rest.cancel();
         if let Some(worker) = life.id() {
             deregister(&shared, worker).await;
         }
         Ok(())
+    }
+}
+
+/// Waits until the completer has stored all that was handed in; it ends once nobody can hand in more.
+pub(super) async fn flush(
+    parts: &mut JoinSet<anyhow::Result<&'static str>>,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let flushed = async {
+        while let Some(part) = parts.join_next().await {
+            if unpanicked(part)?? == COMPLETER {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    };
+    match timeout(limit, flushed).await {
+        Ok(flushed) => flushed,
+        Err(_) => {
+            warn!("the last outcomes could not be stored: their tasks are started again elsewhere");
+            Ok(())
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! so that the loop itself never waits: rounds of the [`intake`], [`claim`]s, [`attempt`]s, acknowledgements. When the
 //! executor is dropped, so are they all.
 
+mod abandon;
 mod admit;
 mod attempt;
 mod beat;
@@ -13,6 +14,7 @@ mod claim;
 mod completer;
 mod drain;
 mod handoff;
+mod hearing;
 mod held;
 mod intake;
 mod life;
@@ -33,7 +35,8 @@ use std::{
 };
 
 use anyhow::bail;
-use forebay_core::{Kind, QueueName};
+use forebay_core::{Kind, QueueName, WorkerId};
+use forebay_runtime::metrics::WorkerSlots;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -41,7 +44,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::handoff::{Handoff, Seat, Seats};
 use self::{
     beat::{Beat, Watermarks},
     bulkhead::Bulkheads,
@@ -58,7 +60,11 @@ use self::{
     running::{Running, Start},
     slots::Slots,
 };
-use crate::{shared::Shared, subscribe::Receipts};
+pub(crate) use self::{
+    handoff::{Handoff, Seat, Seats},
+    hearing::Hearing,
+};
+use crate::{neighbours::Announced, shared::Shared, subscribe::Receipts};
 
 /// How many claims are with the store at once.
 const CLAIMS_MAX: usize = 4;
@@ -80,6 +86,7 @@ pub(crate) struct Executor {
     bulkheads: Arc<Bulkheads>,
     held: Held,
     backlogs: Arc<Backlogs>,
+    hearing: Arc<Hearing>,
     pauses: Arc<Pauses>,
     /// The pauses that are obeyed; `None` until the store has told of them once.
     paused: Option<Paused>,
@@ -106,6 +113,10 @@ pub(crate) struct Executor {
     once: Option<Once>,
     /// Ends the heartbeat, which is the last to end.
     rest: CancellationToken,
+    /// Tells the neighbours what is run here; `None` once nothing new is.
+    announced: Option<Announced>,
+    /// What this executor adds to the gauges of the process.
+    gauges: WorkerSlots,
     unknown_kinds: BTreeSet<Kind>,
     /// Tasks of such kinds that were handed back before.
     handed_back: HashSet<Start>,
@@ -118,6 +129,7 @@ impl Executor {
         let slots = Slots::new(shared.options.concurrency.max(1), tasks_max);
         let (finished, receiver) = mpsc::channel(slots.total().min(FINISHED_MAX));
         let backlogs = Arc::new(Backlogs::new(shared.options.lanes()));
+        let hearing = shared.hearing.clone().unwrap_or_default();
         let mut executor = Self {
             intake: Intake::new(&shared, Arc::clone(&slots), Arc::clone(&backlogs), stop),
             parked: Parked::new(shared.options.intake.unknown_kind_pause),
@@ -131,7 +143,8 @@ impl Executor {
                 shared.options.intake.held_longest,
             ),
             backlogs,
-            pauses: Arc::default(),
+            pauses: Arc::clone(&hearing.pauses),
+            hearing,
             paused: None,
             waiting: Batch::default(),
             claims: JoinSet::new(),
@@ -149,6 +162,11 @@ impl Executor {
             is_interrupting: false,
             once: Once::of(&shared.options),
             rest: CancellationToken::new(),
+            announced: Some(shared.neighbours.announce(
+                shared.options.distinct_queues(),
+                shared.handlers.kinds().cloned().collect(),
+            )),
+            gauges: shared.metrics.worker_slots(),
             unknown_kinds: BTreeSet::new(),
             handed_back: HashSet::new(),
             shared,
@@ -165,8 +183,26 @@ impl Executor {
         Handoff::new(self, sender)
     }
 
+    /// Waits until the store knows this worker, and says under which id.
+    pub(crate) fn registered(&self) -> impl Future<Output = Option<WorkerId>> + Send + use<> {
+        let mut life = self.life.watch();
+        async move {
+            let known = life.wait_for(Option::is_some).await;
+            known.ok().and_then(|id| *id)
+        }
+    }
+
     /// Runs tasks until `stop`, or until the worker's own end where its options set one; then drains.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let over = self.work(&stop).await?;
+        let patience = tokio::time::sleep(self.shared.options.drain_timeout);
+        self.wind_up(patience).await;
+        self.finish().await?;
+        over.unwrap_or(Ok(()))
+    }
+
+    /// Runs tasks until `stop`. Returns how the worker ends where that was by itself.
+    async fn work(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<anyhow::Result<()>>> {
         let mut life = self.life.watch();
         let mut pauses = self.pauses.watch();
         self.heed_pauses();
@@ -198,8 +234,7 @@ impl Executor {
                 _ = tick.tick() => self.report(),
             }
         }
-        self.drain().await?;
-        over.unwrap_or(Ok(()))
+        Ok(over)
     }
 
     fn start_parts(&mut self, finished: mpsc::Receiver<Finished>) {
@@ -222,15 +257,8 @@ impl Executor {
             Arc::clone(&self.notes),
             Arc::clone(&self.life),
         );
-        let signals = beat::obey_signals(
-            Arc::clone(&self.shared),
-            Arc::clone(&self.running),
-            Arc::clone(&self.pauses),
-        );
-        let (shared, pauses) = (Arc::clone(&self.shared), Arc::clone(&self.pauses));
-        let ttl = self.shared.options.intake.health_ttl + 3 * pauses::ASK_EVERY;
-        let reporter = self.shared.health.component(pauses::COMPONENT, ttl);
-        let (beats, asks) = (self.rest.clone(), self.rest.clone());
+        let obeys = self.hearing.obey(Arc::clone(&self.running));
+        let beats = self.rest.clone();
         self.parts.spawn(async move {
             beat.run(beats).await;
             Ok("heartbeat")
@@ -240,14 +268,24 @@ impl Executor {
             Ok(COMPLETER)
         });
         self.parts.spawn(async move {
-            signals.await;
-            Ok("signal listener")
+            obeys.await;
+            Ok("obedience")
         });
+        if self.shared.hearing.is_none() {
+            self.start_listening();
+        }
+    }
+
+    fn start_listening(&mut self) {
+        let ttl = self.shared.options.intake.health_ttl + 3 * pauses::ASK_EVERY;
+        let reporter = self.shared.health.component(pauses::COMPONENT, ttl);
+        let (shared, hearing) = (Arc::clone(&self.shared), Arc::clone(&self.hearing));
+        let listens = self.rest.clone();
         self.parts.spawn(async move {
-            asks.run_until_cancelled(pauses::follow(shared, pauses, &reporter))
-                .await;
+            let listening = hearing.listen(&*shared.store, &*shared.broker, &reporter);
+            listens.run_until_cancelled(listening).await;
             reporter.retire();
-            Ok("follower of pauses")
+            Ok("listener")
         });
     }
 
@@ -359,11 +397,11 @@ impl Executor {
         self.answer(Receipts::default(), back);
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
         let free = self.slots.free();
         // The two are not read in one moment.
         let busy = self.slots.total().saturating_sub(free);
-        self.shared.metrics.worker_slots(busy, free);
+        self.gauges.set(busy, free);
         if self.shared.load.receiver_count() > 0 {
             self.shared.load.send_replace(self.running.load());
         }

@@ -8,10 +8,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use forebay_core::QueueName;
 use forebay_runtime::health::Reporter;
+use forebay_store::Store;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
+use crate::shared::{STORE_CALL_MAX, chain, within};
 
 /// How often the store is asked without a signal, after it has answered or failed.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -72,11 +73,11 @@ impl Pauses {
 }
 
 /// Asks the store for ever.
-pub(super) async fn follow(shared: Arc<Shared>, pauses: Arc<Pauses>, reporter: &Reporter) {
+pub(super) async fn follow(store: &dyn Store, pauses: &Pauses, reporter: &Reporter) {
     // Whether the log says that it fails: once when it begins, and once when it works again.
     let mut failing = false;
     loop {
-        let asked = shared.store.paused_queues();
+        let asked = store.paused_queues();
         match within(STORE_CALL_MAX, "list paused queues", asked).await {
             Ok(paused) => {
                 pauses.set(paused);

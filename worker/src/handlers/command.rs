@@ -8,6 +8,7 @@
 
 mod guard;
 mod process;
+mod stderr;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,9 @@ const INHERITED: &str = "FOREBAY_URL";
 /// worker's secrets; `FOREBAY_URL` stays) and without those named by [`Self::hide_env`]. It is told about the
 /// task in `FOREBAY_TASK_ID`, `FOREBAY_ATTEMPT`, `FOREBAY_FENCE`, `FOREBAY_KIND`, `FOREBAY_QUEUE` and, where there
 /// is a trace, `TRACEPARENT`. The fence is [`Execution::fence`]: how often the task was started, this start included.
+///
+/// A line on stderr as `forebay-progress: 0.375 page 3 of 8` says how far it is, as [`super::Progress::set`] does: a
+/// number from 0 to 1, and, if it likes, what it is at. Such lines are not part of the log.
 ///
 /// Exit code 0 means success, and that stdout holds one JSON value or nothing; 65 fails the task for good; every
 /// other code, and death by a signal, is tried again.
@@ -191,7 +195,7 @@ impl Handler for CommandHandler {
     async fn run(&self, execution: Execution) -> HandlerResult {
         let process = Process::start(self.prepare(&execution)).map_err(|e| self.not_started(&e))?;
         let ended = process
-            .run(execution.payload.to_bytes(), &execution.log, &execution.stop)
+            .run(&execution)
             .await
             .map_err(|e| HandlerError::retryable(format_args!("waiting for {}: {e}", self.name())))?;
         self.judge(&ended, &execution)

@@ -10,6 +10,7 @@ mod function;
 pub mod http;
 mod log;
 mod pace;
+mod progress;
 mod stop;
 
 use std::{
@@ -25,6 +26,8 @@ use thiserror::Error;
 
 pub use log::LogTail;
 pub(crate) use pace::Pace;
+pub(crate) use progress::Board;
+pub use progress::Progress;
 pub use stop::{Stop, StopReason};
 
 /// One attempt at a task: what a handler is given.
@@ -58,6 +61,8 @@ pub struct Execution {
     pub stop: Stop,
     /// Where to log to; its tail is kept with the task.
     pub log: LogTail,
+    /// Where to say how far it is; the latest word is kept with the task.
+    pub progress: Progress,
 }
 
 /// Why an attempt did not succeed, and what should become of the task.

@@ -433,3 +433,27 @@ async fn our_secrets_are_kept_from_programs() {
     let with_env = sh("true").env("TOKEN", "hush".into());
     assert!(!format!("{with_env:?}").contains("hush"));
 }
+
+#[tokio::test]
+async fn lines_on_stderr_say_how_far_it_is() {
+    let execution = execution("1");
+    let script = "echo begin >&2; echo 'forebay-progress: 0.375 page 3 of 8' >&2; echo end >&2; exit 1";
+    let error = sh(script).run(execution.clone()).await.unwrap_err();
+    assert!(retryable(&error).ends_with(": end"), "{error}");
+    assert_eq!(execution.progress.said(), Some((0.375, "page 3 of 8".to_owned())));
+    assert_eq!(execution.log.text().unwrap(), "begin\nend\n");
+}
+
+/// A program that is at it for long is heard at once, not when it has ended.
+#[tokio::test]
+async fn progress_is_heard_while_the_program_runs() {
+    let execution = execution("1");
+    let handler = sh("printf 'forebay-progress: 0.5\\n' >&2; read line; exec sleep 600");
+    let running = tokio::spawn({
+        let execution = execution.clone();
+        async move { handler.run(execution).await }
+    });
+    wait_for("its word", || async { execution.progress.said() }).await;
+    execution.stop.ask(StopReason::Cancelled);
+    assert!(timeout(WITHIN, running).await.unwrap().unwrap().is_err());
+}

@@ -12,7 +12,7 @@ mod server;
 use std::{future::Future, time::Duration};
 
 use forebay_core::{Json, Project, TaskId, Timestamp, TraceParent};
-use forebay_worker::handlers::{Execution, LogTail, Stop};
+use forebay_worker::handlers::{Execution, LogTail, Progress, Stop};
 use tokio::time::{Instant, sleep};
 
 /// How long a test waits for what must come.
@@ -37,6 +37,7 @@ fn execution(payload: &str) -> Execution {
         deadline: Instant::now() + Duration::from_secs(60),
         stop: Stop::new(),
         log: LogTail::new(),
+        progress: Progress::new(),
     }
 }
 

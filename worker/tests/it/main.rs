@@ -13,10 +13,13 @@ mod intake;
 mod once;
 mod outages;
 mod pausing;
+mod progress;
 mod recording;
+mod remote;
 mod running;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod schedules;
 mod starts;
 mod store;
 mod support;

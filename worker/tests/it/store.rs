@@ -1,5 +1,7 @@
 //! A store in memory. It does what [`Lifecycle`] says, and fails as it is told to.
 
+mod schedules;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -8,13 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use forebay_core::{
-    AttemptError, ClaimId, Clock, Decision, Lane, Lifecycle, QueueName, Ready, Refused, Submission,
-    SystemClock, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    AttemptError, ClaimId, Clock, Decision, Lane, Lifecycle, QueueName, Ready, Refused, ScheduleName,
+    Submission, SystemClock, Task, TaskEvent, TaskId, TaskProgress, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
-    HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
-    Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter, record_then_claim,
+    HeartbeatReply, OldestReady, Operate, Page, PageToken, ProgressNote, QueueCounts, Read, ReadySink,
+    ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
+    record_then_claim,
 };
 
 struct Row {
@@ -28,6 +31,7 @@ struct Row {
     result: Option<forebay_core::Json>,
     errors: Vec<AttemptError>,
     log: Option<String>,
+    progress: Option<(u32, TaskProgress)>,
 }
 
 struct Worker {
@@ -43,10 +47,13 @@ struct State {
     claims: BTreeMap<ClaimId, WorkerId>,
     rejects: Vec<Reject>,
     paused: BTreeSet<QueueName>,
+    schedules: BTreeMap<ScheduleName, schedules::Kept>,
     /// Tasks that no statement may contain.
     poison: HashSet<TaskId>,
     fenced: usize,
     heartbeats: usize,
+    /// How often it was said how far a task is.
+    progress_notes: usize,
     /// Outcomes that were handed in, whatever became of them.
     completions: usize,
 }
@@ -63,6 +70,8 @@ struct Faults {
     hidden_pauses: bool,
     /// Calls that were refused because it is away.
     refused: usize,
+    /// What was said of progress while it is away.
+    unheard: usize,
 }
 
 /// A connection to the store: all clones by [`MemoryStore::connection`] share the data, each fails by itself.
@@ -118,6 +127,16 @@ impl MemoryStore {
 
     pub(crate) fn heartbeats(&self) -> usize {
         self.state().heartbeats
+    }
+
+    /// How often it was said in vain how far a task is.
+    pub(crate) fn unheard_notes(&self) -> usize {
+        self.faults.lock().unwrap().unheard
+    }
+
+    /// How often it was heard how far a task is, whatever became of it.
+    pub(crate) fn progress_notes(&self) -> usize {
+        self.state().progress_notes
     }
 
     /// What the workers say of themselves.
@@ -223,6 +242,11 @@ fn task_of(row: &Row) -> Task {
         cancel_requested: lifecycle.cancel_requested,
         errors: row.errors.clone(),
         log: row.log.clone(),
+        progress: row
+            .progress
+            .clone()
+            .filter(|(fence, _)| *fence == lifecycle.fence)
+            .map(|(_, progress)| progress),
         traceparent: task.traceparent.clone(),
         fingerprint: task.fingerprint,
     }
@@ -267,9 +291,26 @@ fn insert(state: &mut State, task: &Submission) -> Recorded {
         result: None,
         errors: Vec::new(),
         log: None,
+        progress: None,
     };
     state.tasks.insert(task.id, row);
     Recorded::New
+}
+
+fn note_progress(state: &mut State, worker: WorkerId, note: &ProgressNote) {
+    state.progress_notes += 1;
+    let Some(row) = state.tasks.get_mut(&note.id) else {
+        return;
+    };
+    let life = &row.lifecycle;
+    if life.state == forebay_core::State::Running && life.worker == Some(worker) && life.fence == note.fence {
+        let progress = TaskProgress {
+            fraction: note.fraction,
+            message: note.message.clone(),
+            at: now(),
+        };
+        row.progress = Some((note.fence, progress));
+    }
 }
 
 fn take_back(state: &mut State, dead: impl Fn(&Worker) -> bool, lost_max: u32) -> Vec<TaskEvent> {
@@ -326,6 +367,10 @@ impl Execute for MemoryStore {
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<HeartbeatReply> {
+        {
+            let mut faults = self.faults.lock().unwrap();
+            faults.unheard += usize::from(faults.away) * beat.progress.len();
+        }
         self.call("heartbeat", |state| {
             let Some(worker) = state.workers.get_mut(&beat.worker.id) else {
                 return Err(StoreError::WorkerGone);
@@ -341,6 +386,9 @@ impl Execute for MemoryStore {
                     && lifecycle.worker == Some(beat.worker.id)
             };
             let cancel = state.tasks.values().filter(mine).map(|row| row.task.id).collect();
+            for note in &beat.progress {
+                note_progress(state, beat.worker.id, note);
+            }
             Ok(HeartbeatReply { cancel })
         })
     }
@@ -396,6 +444,12 @@ impl Execute for MemoryStore {
                 .iter()
                 .map(|completion| complete_one(state, worker, completion))
                 .collect())
+        })
+    }
+
+    async fn abandon(&self, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>> {
+        self.call("abandon", |state| {
+            Ok(take_back(state, |it| it.info.id == worker, lost_max))
         })
     }
 

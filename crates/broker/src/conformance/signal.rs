@@ -24,6 +24,7 @@ pub async fn signals_reach_all_who_listen(fixture: impl Fixture) {
     for signal in [
         Signal::Cancel(vec![task.id]),
         Signal::Events(vec![event.clone(), event]),
+        Signal::Progress(vec![task.id]),
         Signal::QueuesChanged,
     ] {
         broker.signal(signal.clone()).await.expect("a healthy broker");

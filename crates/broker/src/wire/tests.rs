@@ -100,6 +100,7 @@ fn signals_are_read_back() {
     for signal in [
         Signal::Events(vec![event]),
         Signal::Cancel(vec![TaskId::from_bytes([4; 16])]),
+        Signal::Progress(vec![TaskId::from_bytes([5; 16]), TaskId::from_bytes([6; 16])]),
         Signal::QueuesChanged,
     ] {
         assert_eq!(decode_signal(encode_signal(&signal)), Ok(signal));
@@ -109,7 +110,7 @@ fn signals_are_read_back() {
 /// Processes of two versions listen to one another while one replaces the other.
 #[test]
 fn a_signal_of_a_later_version_says_nothing() {
-    let later = Bytes::from_static(b"\x20\x01\x2a\x02hi");
+    let later = Bytes::from_static(b"\x28\x01\x32\x02hi");
     assert_eq!(decode_signal(later), Ok(Signal::Events(Vec::new())));
     assert_eq!(encode_signal(&Signal::QueuesChanged), b"\x18\x01"[..]);
 }

@@ -91,6 +91,21 @@ pub struct GrpcArgs {
     pub grpc_addr: ListenAddr,
 }
 
+/// The clients of the gRPC door.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Listening")]
+pub struct GrpcClientsArgs {
+    /// How often a gRPC client is asked whether it lives. Without an answer for 20s its connection is closed.
+    #[arg(long, env = "FOREBAY_GRPC_KEEPALIVE", value_name = "DURATION", default_value = "30s",
+        value_parser = positive_duration)]
+    pub grpc_keepalive: Duration,
+    /// After how long a gRPC client is asked to connect anew, give or take a tenth, so that it finds replicas that are new.
+    /// What is under way is finished; a stream of submissions, or one that watches a task, lasts as long at most.
+    #[arg(long, env = "FOREBAY_GRPC_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "1h",
+        value_parser = positive_duration)]
+    pub grpc_max_connection_age: Duration,
+}
+
 /// The operator's door.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Listening")]
@@ -154,10 +169,9 @@ pub struct WorkerArgs {
     #[arg(long, env = "FOREBAY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s",
         value_parser = super::values::duration)]
     pub drain_timeout: Duration,
-    /// How long a worker may be silent before its tasks are given to others. The same on all workers.
-    #[arg(long, env = "FOREBAY_LEASE", value_name = "DURATION", default_value = "30s",
-        value_parser = positive_duration)]
-    pub lease: Duration,
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub lease: LeaseArgs,
     /// What the worker is called in lists and logs; the host's name unless set.
     #[arg(long, env = "FOREBAY_NAME", value_name = "NAME")]
     pub name: Option<String>,
@@ -165,6 +179,27 @@ pub struct WorkerArgs {
     #[arg(long, env = "FOREBAY_RETENTION_DAYS", value_name = "DAYS",
         value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub retention_days: Option<u32>,
+}
+
+/// How long workers live without a sign of life.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Worker")]
+pub struct LeaseArgs {
+    /// How long a worker may be silent before its tasks are given to others. The same on all workers, and on the APIs that
+    /// remote workers connect to.
+    #[arg(long, env = "FOREBAY_LEASE", value_name = "DURATION", default_value = "30s",
+        value_parser = positive_duration)]
+    pub lease: Duration,
+}
+
+/// The workers that connect to an API.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Worker")]
+pub struct RemoteArgs {
+    /// How many remote workers may be connected to this process at once, over gRPC; 0 for none.
+    #[arg(long, env = "FOREBAY_REMOTE_WORKERS_MAX", value_name = "N", default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub remote_workers_max: u32,
 }
 
 /// How a worker ends by itself, and how Kubernetes is to choose among workers that it must end.
@@ -242,11 +277,15 @@ pub struct AllArgs {
     #[command(flatten)]
     pub grpc: GrpcArgs,
     #[command(flatten)]
+    pub grpc_clients: GrpcClientsArgs,
+    #[command(flatten)]
     pub admin: AdminArgs,
     #[command(flatten)]
     pub log: LogArgs,
     #[command(flatten)]
     pub worker: WorkerArgs,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     #[command(flatten)]
     pub scale_in: ScaleInArgs,
     #[command(flatten)]

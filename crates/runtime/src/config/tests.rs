@@ -196,7 +196,7 @@ fn lists_and_numbers_of_the_file_are_typed() {
         panic!("{called:?}")
     };
     assert_eq!(worker.queues.0, ["a".parse().unwrap(), "b".parse().unwrap()]);
-    assert_eq!((worker.concurrency, worker.lease.as_secs()), (3, 10));
+    assert_eq!((worker.concurrency, worker.lease.lease.as_secs()), (3, 10));
 }
 
 #[test]
@@ -246,6 +246,7 @@ fn what_others_put_into_the_environment_is_left_alone() {
         ("FOREBAY_TASK_ID", "x"),
         ("FOREBAY_QUEUE", "x"),
         ("FOREBAY_TEST_REQUIRE", "postgres"),
+        ("FOREBAY_GRPC_URL", "http://127.0.0.1:50051"),
     ];
     assert!(loaded(&["dev"], &env, "").is_ok());
     assert_eq!(problems(&["dev"], &[("FOREBAY_PORT", "8080")], "").len(), 1);

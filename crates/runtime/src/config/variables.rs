@@ -17,6 +17,9 @@ const GIVEN_TO_HANDLERS: [&str; 5] = [
 /// Where scripts look for the binary.
 const OF_SCRIPTS: &str = "FOREBAY_BIN";
 
+/// Where the packages for other languages look for the server.
+const OF_PACKAGES: &str = "FOREBAY_GRPC_URL";
+
 /// Variables of the tests.
 const TEST_PREFIX: &str = "FOREBAY_TEST_";
 
@@ -78,5 +81,5 @@ fn is_foreign(name: &str, value: &str) -> bool {
         || name.contains("_SERVICE_PORT")
         || (name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP")))
         || (name.ends_with("_PORT") && (value.starts_with("tcp://") || value.starts_with("udp://")));
-    of_a_service || name.starts_with(TEST_PREFIX) || name == OF_SCRIPTS
+    of_a_service || name.starts_with(TEST_PREFIX) || [OF_SCRIPTS, OF_PACKAGES].contains(&name)
 }

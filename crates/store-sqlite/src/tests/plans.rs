@@ -6,13 +6,17 @@ use forebay_store::PageToken;
 use super::*;
 
 /// Each statement that must stay fast, and the index that it must use.
-const PLANS: [(&str, &str); 19] = [
+const PLANS: [(&str, &str); 22] = [
     (
         include_str!("../../queries/claim.sql"),
         "sqlite_autoindex_tasks_1 (id=?)",
     ),
     (
         include_str!("../../queries/succeed.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/progress.sql"),
         "sqlite_autoindex_tasks_1 (id=?)",
     ),
     (
@@ -76,6 +80,14 @@ const PLANS: [(&str, &str); 19] = [
     (
         include_str!("../../queries/forget_tasks.sql"),
         "tasks_finished (finished_at<?)",
+    ),
+    (
+        include_str!("../../queries/schedules_due.sql"),
+        "schedules_look_at (look_at<?)",
+    ),
+    (
+        include_str!("../../queries/unfinished.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
     ),
 ];
 

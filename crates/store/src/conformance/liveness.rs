@@ -256,6 +256,7 @@ pub async fn workers_are_listed_as_they_say(store: Arc<dyn Store>) {
     let heartbeat = Heartbeat {
         worker: says.clone(),
         watermarks: Vec::new(),
+        progress: Vec::new(),
     };
     store.heartbeat(&heartbeat).await.expect("heartbeat");
     let workers = store.workers().await.expect("list the workers");

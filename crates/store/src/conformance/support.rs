@@ -166,6 +166,7 @@ pub(super) fn beat(id: WorkerId, started_at: Timestamp) -> Heartbeat {
             heartbeat_at: started_at,
         },
         watermarks: Vec::new(),
+        progress: Vec::new(),
     }
 }
 

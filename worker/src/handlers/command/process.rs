@@ -18,7 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::handlers::{LogTail, RESULT_BYTES_MAX, Stop};
+use super::stderr::Stderr;
+use crate::handlers::{Execution, RESULT_BYTES_MAX, Stop};
 
 /// How long a program that was asked to end has for it, before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -65,9 +66,9 @@ impl Process {
         })
     }
 
-    /// Feeds the program, collects what it writes, and waits for its end; ends it when `stop` says so. When this
-    /// returns, no process is left in the group but such as are dying.
-    pub(super) async fn run(mut self, payload: Bytes, log: &LogTail, stop: &Stop) -> io::Result<Ended> {
+    /// Feeds the program, collects what it writes, and waits for its end; ends it when the attempt should end. When
+    /// this returns, no process is left in the group but such as are dying.
+    pub(super) async fn run(mut self, execution: &Execution) -> io::Result<Ended> {
         let child = self.child.as_mut().expect("taken only below");
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut output = Output::default();
@@ -75,12 +76,12 @@ impl Process {
         let status = {
             let mut pumps = pin!(async {
                 tokio::join!(
-                    feed(stdin, payload),
+                    feed(stdin, execution.payload.to_bytes()),
                     collect(stdout, &mut output, &too_long),
-                    keep_tail(stderr, log)
+                    listen(stderr, Stderr::new(&execution.log, &execution.progress))
                 );
             });
-            let status = lead_to_end(child, self.group, pumps.as_mut(), &too_long, stop).await?;
+            let status = lead_to_end(child, self.group, pumps.as_mut(), &too_long, &execution.stop).await?;
             // The leader is reaped: from here on its id could be given to another process, were the group empty.
             self.child = None;
             end_group(self.group);
@@ -175,9 +176,10 @@ async fn collect(stdout: Option<impl AsyncRead + Unpin>, output: &mut Output, to
     .await;
 }
 
-/// Reads stderr to its end, of which the tail is kept.
-async fn keep_tail(stderr: Option<impl AsyncRead + Unpin>, log: &LogTail) {
-    read_chunks(stderr, |chunk| log.write(chunk)).await;
+/// Reads stderr to its end.
+async fn listen(pipe: Option<impl AsyncRead + Unpin>, mut stderr: Stderr<'_>) {
+    read_chunks(pipe, |chunk| stderr.take(chunk)).await;
+    stderr.finish();
 }
 
 async fn read_chunks(pipe: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&[u8])) {

@@ -1,0 +1,1 @@
+UPDATE schedules SET look_at = ?2 WHERE name = ?1

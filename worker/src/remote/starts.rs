@@ -1,0 +1,278 @@
+//! The handler of all kinds of a remote worker, and the table of what was started there and has not ended.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use forebay_core::{Clock, Json, TaskId, Timestamp};
+use forebay_proto::v1::{self, WorkResponse, finish::Outcome, stop::Reason, work_response::Message};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::Answer;
+use crate::{Execution, Handler, HandlerError, HandlerResult, LogTail, StopReason, handlers::Progress};
+
+/// One start of one task.
+type Start = (TaskId, u32);
+
+/// What runs at the other end, and the way there.
+pub(super) struct Starts {
+    /// The session has the sender itself: when it ends, so does the stream.
+    outbound: mpsc::WeakSender<Answer>,
+    clock: Arc<dyn Clock>,
+    open: Mutex<HashMap<Start, Open>>,
+}
+
+/// A start that has not ended, with what may be said of it.
+struct Open {
+    finish: oneshot::Sender<HandlerResult>,
+    log: LogTail,
+    progress: Progress,
+}
+
+/// The place of a start in the table, until its attempt has ended or was given up.
+struct Waiting<'a> {
+    starts: &'a Starts,
+    start: Start,
+    finished: oneshot::Receiver<HandlerResult>,
+}
+
+impl Starts {
+    pub(super) fn new(outbound: &mpsc::Sender<Answer>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            outbound: outbound.downgrade(),
+            clock,
+            open: Mutex::default(),
+        }
+    }
+
+    /// How many wait for their end.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The worker says how a task ended. What nobody waits for any more is ignored.
+    pub(super) fn finish(&self, finish: v1::Finish) {
+        let Some(open) = start_of(finish.id).and_then(|start| self.lock().remove(&start)) else {
+            return;
+        };
+        // Whoever waited may have been told to stop waiting just now.
+        let _ = open.finish.send(result_of(finish.outcome));
+    }
+
+    /// The worker says how far a task is.
+    pub(super) fn progress(&self, said: v1::Progress) {
+        if let Some(start) = start_of(said.id)
+            && let Some(open) = self.lock().get(&start)
+        {
+            open.progress.set(said.fraction, said.message);
+        }
+    }
+
+    /// The worker says what a task logs.
+    pub(super) fn log(&self, said: &v1::LogLines) {
+        let Some(start) = start_of(said.id.clone()) else {
+            return;
+        };
+        let log = self.lock().get(&start).map(|open| open.log.clone());
+        if let Some(log) = log {
+            said.lines.iter().for_each(|line| log.line(line));
+        }
+    }
+
+    fn begin(&self, execution: &Execution) -> Waiting<'_> {
+        let start = (execution.id, execution.fence);
+        let (finish, finished) = oneshot::channel();
+        let open = Open {
+            finish,
+            log: execution.log.clone(),
+            progress: execution.progress.clone(),
+        };
+        self.lock().insert(start, open);
+        Waiting {
+            starts: self,
+            start,
+            finished,
+        }
+    }
+
+    /// Tells the worker, once it has room to hear it.
+    async fn tell(&self, message: Message) {
+        let Some(outbound) = self.outbound.upgrade() else {
+            return;
+        };
+        let answer = WorkResponse {
+            message: Some(message),
+        };
+        // Nobody hears it where the stream is gone, which the session knows by itself.
+        let _ = outbound.send(Ok(answer)).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Start, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting<'_> {
+    /// Waits for what the worker says. Where it can't say anything any more, this waits for ever: what becomes of the task
+    /// is decided elsewhere then.
+    async fn finished(&mut self) -> HandlerResult {
+        match (&mut self.finished).await {
+            Ok(result) => result,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.starts.lock().remove(&self.start);
+    }
+}
+
+/// Runs tasks at the other end.
+pub(super) struct Remote(pub(super) Arc<Starts>);
+
+#[async_trait]
+impl Handler for Remote {
+    async fn run(&self, execution: Execution) -> HandlerResult {
+        let starts = &self.0;
+        let mut waiting = starts.begin(&execution);
+        starts
+            .tell(Message::Start(start_message(&execution, starts.clock.now())))
+            .await;
+        tokio::select! {
+            result = waiting.finished() => return result,
+            reason = execution.stop.cancelled() => {
+                starts.tell(Message::Stop(stop_message(waiting.start, reason))).await;
+            }
+        }
+        waiting.finished().await
+    }
+}
+
+fn start_message(execution: &Execution, now: Timestamp) -> v1::Start {
+    let left = execution.deadline.saturating_duration_since(Instant::now());
+    let deadline = now.saturating_add(left).unwrap_or(Timestamp::MAX);
+    let traceparent = execution.traceparent.as_ref();
+    v1::Start {
+        id: Some(id_message((execution.id, execution.fence))),
+        kind: execution.kind.to_string(),
+        queue: execution.queue.to_string(),
+        project: execution.project.to_string(),
+        payload: execution.payload.to_bytes(),
+        attempt: execution.attempt,
+        max_attempts: execution.max_attempts,
+        timeout: execution.timeout.try_into().ok(),
+        deadline: Some(time_message(deadline)),
+        traceparent: traceparent.map(|it| it.as_str().to_owned()).unwrap_or_default(),
+    }
+}
+
+fn stop_message(start: Start, reason: StopReason) -> v1::Stop {
+    let reason = match reason {
+        StopReason::Cancelled => Reason::Cancelled,
+        StopReason::TimedOut => Reason::TimedOut,
+        StopReason::Shutdown => Reason::Shutdown,
+    };
+    v1::Stop {
+        id: Some(id_message(start)),
+        reason: reason.into(),
+    }
+}
+
+fn id_message((task, fence): Start) -> v1::StartId {
+    v1::StartId {
+        task_id: task.to_string(),
+        fence,
+    }
+}
+
+fn time_message(at: Timestamp) -> prost_types::Timestamp {
+    let micros = at.as_microsecond();
+    prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0),
+    }
+}
+
+fn start_of(id: Option<v1::StartId>) -> Option<Start> {
+    let id = id?;
+    Some((id.task_id.parse().ok()?, id.fence))
+}
+
+fn result_of(outcome: Option<Outcome>) -> HandlerResult {
+    match outcome {
+        Some(Outcome::Succeeded(v1::Succeeded { result })) if result.is_empty() => Ok(Json::null()),
+        Some(Outcome::Succeeded(v1::Succeeded { result })) => {
+            Json::parse(&result).map_err(|e| HandlerError::permanent(format_args!("the result {e}")))
+        }
+        Some(Outcome::Failed(failed)) => Err(error_of(failed)),
+        Some(Outcome::Snoozed(v1::Snoozed { delay })) => Err(HandlerError::snooze(delay_of(delay))),
+        None => Err(HandlerError::retryable(
+            "the worker did not say how the attempt ended",
+        )),
+    }
+}
+
+fn error_of(failed: v1::Failed) -> HandlerError {
+    let v1::Failed {
+        message,
+        permanent,
+        retry_after,
+    } = failed;
+    match retry_after {
+        _ if permanent => HandlerError::permanent(message),
+        None => HandlerError::retryable(message),
+        delay => HandlerError::retry_after(delay_of(delay), message),
+    }
+}
+
+/// At once, unless said; what is negative is that, too.
+fn delay_of(delay: Option<prost_types::Duration>) -> Duration {
+    delay.and_then(|delay| delay.try_into().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(permanent: bool, seconds: Option<i64>) -> HandlerResult {
+        result_of(Some(Outcome::Failed(v1::Failed {
+            message: "no".to_owned(),
+            permanent,
+            retry_after: seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        })))
+    }
+
+    #[test]
+    fn what_a_worker_says_is_what_a_handler_would_return() {
+        let succeeded = |text: &'static str| {
+            result_of(Some(Outcome::Succeeded(v1::Succeeded {
+                result: text.as_bytes().into(),
+            })))
+        };
+        assert_eq!(succeeded(""), Ok(Json::null()));
+        assert_eq!(succeeded(" [1] ").unwrap().as_str(), "[1]");
+        assert!(matches!(succeeded("{"), Err(HandlerError::Permanent { .. })));
+        assert_eq!(failed(false, None), Err(HandlerError::retryable("no")));
+        assert_eq!(failed(true, Some(7)), Err(HandlerError::permanent("no")));
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            failed(false, Some(7)),
+            Err(HandlerError::retry_after(seconds(7), "no"))
+        );
+        assert_eq!(
+            failed(false, Some(-7)),
+            Err(HandlerError::retry_after(seconds(0), "no"))
+        );
+        let snoozed = result_of(Some(Outcome::Snoozed(v1::Snoozed { delay: None })));
+        assert_eq!(snoozed, Err(HandlerError::snooze(seconds(0))));
+        assert!(matches!(result_of(None), Err(HandlerError::Retryable { .. })));
+    }
+}
