@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test test-tools test-deploy chaos-short chaos lint fmt bench bench-build bench-scale bench-tools fuzz example clean
+.PHONY: help run test test-tools test-sdk test-deploy chaos-short chaos lint fmt bench bench-build bench-scale bench-tools fuzz example clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,14 +14,19 @@ test-tools: ## Install the servers and tools that the tests start, where they ar
 	@scripts/install-test-tools
 
 # Where the servers of tests keep their data.
-test chaos-short: export TMPDIR = $(shell scripts/test-folder)
+test test-sdk chaos-short: export TMPDIR = $(shell scripts/test-folder)
 
 test: test-tools ## Run every test: units, conformance, faults, end to end
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --no-fail-fast
 	scripts/run-example --files 300
+	@$(MAKE) test-sdk
 	@$(MAKE) test-deploy
 	@$(MAKE) chaos-short
+
+test-sdk: test-tools ## Test the packages for Python and TypeScript against the binary; a minute
+	$(CARGO) build --locked --package forebay
+	scripts/test-sdk
 
 test-deploy: test-tools ## Test what Forebay is deployed with: chart, scaling, rules, dashboards, image; 2 minutes, needs no cluster
 	$(CARGO) build --locked --workspace --all-targets
@@ -53,10 +58,11 @@ chaos: test-tools ## Inject 110 faults on every broker, and more, and bring docs
 FAULTS ?= 110
 SEED ?= 1
 
-lint: ## Check format, lints, documentation
+lint: ## Check format, lints, documentation, protocol buffers
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	scripts/lint-proto
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

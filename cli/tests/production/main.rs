@@ -19,6 +19,7 @@ mod remote;
 mod scale_in;
 mod scaler;
 mod schedules;
+mod sdk;
 mod stack;
 mod timeline;
 mod zombies;

@@ -1,0 +1,303 @@
+"""The client for programs with an event loop. The twin of `client`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Optional, Sequence, TypeVar, Union
+
+import grpc
+
+from . import _calls, errors
+from ._calls import TaskOrId
+from ._channel import Server
+from ._convert import Seconds
+from ._failure import of_call
+from ._retry import Budget, StreamTries, Tries
+from .task import NewTask, SubmitResult, Task, TaskState, TaskUpdate
+from .v1 import task_pb2, task_pb2_grpc
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Submits tasks, and tells what became of them, without holding up the event loop.
+
+    Belongs to the event loop that it is first used in; all tasks of that loop may share it. Otherwise it is as `Client`.
+
+        async with AsyncClient("http://127.0.0.1:50051") as client:
+            task = await client.submit("resize", {"path": "a.png"})
+            task = await client.wait(task, timeout=30)
+    """
+
+    def __init__(
+        self,
+        url: Optional[str] = None,
+        *,
+        timeout: float = 30.0,
+        credentials: Optional[grpc.ChannelCredentials] = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """A client of the server at `url`; see `Client`."""
+        self._server = Server.of(url, credentials, metadata)
+        self._timeout = timeout
+        self._budget = Budget()
+        self._channel: Optional[grpc.aio.Channel] = None
+        self._opened: Any = None
+
+    async def close(self) -> None:
+        """Ends the connection, and what is under way on it."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        await self.close()
+
+    async def submit(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        queue: Optional[str] = None,
+        priority: Optional[str] = None,
+        tags: Sequence[str] = (),
+        run_at: Optional[datetime] = None,
+        delay: Optional[Seconds] = None,
+        max_attempts: Optional[int] = None,
+        timeout: Optional[Seconds] = None,
+        idempotency_key: Optional[str] = None,
+        project: Optional[str] = None,
+    ) -> Task:
+        """Submits a task; see `Client.submit`."""
+        new = NewTask(
+            kind, payload, queue, priority, tags, run_at, delay, max_attempts, timeout, idempotency_key, project
+        )
+        return await self._call(_calls.submit(new))
+
+    def submit_many(self, tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]) -> AsyncIterator[SubmitResult]:
+        """Submits tasks as one stream; see `Client.submit_many`."""
+        return self._submit_many(tasks)
+
+    async def get(self, task: TaskOrId) -> Task:
+        """Reads a task."""
+        return await self._call(_calls.get(task))
+
+    async def wait(self, task: TaskOrId, timeout: Optional[Seconds] = None) -> Task:
+        """Waits until a task is final, and returns it as it is then; see `Client.wait`."""
+        deadline = _calls.Deadline(task, timeout, may_read=True)
+        while True:
+            try:
+                found = await (self.get(deadline.id) if deadline.only_reads else self._follow(deadline))
+                if found.is_final:
+                    return found
+            except errors.ApiError as error:
+                deadline.failed(error)
+            await asyncio.sleep(deadline.pause())
+
+    def watch(self, task: TaskOrId, *, after: str = "") -> AsyncIterator[TaskUpdate]:
+        """Tells where a task stands, then each change; see `Client.watch`."""
+        return self._watch(_calls.Deadline(task, None), after)
+
+    def list(
+        self,
+        *,
+        state: Union[TaskState, str, None] = None,
+        queue: Optional[str] = None,
+        kind: Optional[str] = None,
+        tag: Optional[str] = None,
+        created_after: Optional[datetime] = None,
+        created_before: Optional[datetime] = None,
+        page_size: Optional[int] = None,
+    ) -> AsyncIterator[Task]:
+        """All tasks that fit, newest first; see `Client.list`."""
+        request = _calls.filtered(state, queue, kind, tag, created_after, created_before, page_size)
+        return self._pages(request)
+
+    async def cancel(self, task: TaskOrId) -> Task:
+        """Cancels a task; see `Client.cancel`."""
+        return await self._call(_calls.cancel(task))
+
+    async def retry(self, task: TaskOrId) -> Task:
+        """Brings a failed, cancelled or expired task back; see `Client.retry`."""
+        return await self._call(_calls.retry(task))
+
+    def _stub(self) -> Any:
+        # Not before there is an event loop that it can belong to.
+        if self._channel is None:
+            self._channel = self._server.connect_aio()
+            self._opened = task_pb2_grpc.TaskServiceStub(self._channel)
+        return self._opened
+
+    async def _call(self, call: _calls.Call[T]) -> T:
+        tries = Tries(self._budget, call.safe)
+        while True:
+            try:
+                method = getattr(self._stub(), call.method)
+                response = await method(call.request, timeout=self._timeout, metadata=self._server.call_metadata())
+                return call.read(response)
+            except grpc.RpcError as failed:
+                error = of_call(failed, self._server.target)
+                pause = tries.pause(error)
+                if pause is None:
+                    raise error from failed
+            await asyncio.sleep(pause)
+
+    async def _pages(self, request: task_pb2.ListTasksRequest) -> AsyncGenerator[Task, None]:
+        while True:
+            tasks, request.page_token = await self._call(_calls.page(request))
+            for task in tasks:
+                yield task
+            if not request.page_token:
+                return
+
+    async def _follow(self, deadline: _calls.Deadline) -> Task:
+        updates = self._watch(deadline, "")
+        try:
+            async for update in updates:
+                if update.state.is_final and update.task is not None:
+                    return update.task
+        finally:
+            await updates.aclose()
+        raise _calls.ended_early()
+
+    async def _watch(self, deadline: _calls.Deadline, cursor: str) -> AsyncGenerator[TaskUpdate, None]:
+        tries = StreamTries(self._budget)
+        told = ""
+        while True:
+            failed: Optional[grpc.RpcError] = None
+            heard = False
+            request, metadata = _calls.watch(deadline.id, cursor), self._server.call_metadata()
+            tries.opened()
+            call = self._stub().WatchTask(request, timeout=deadline.left(), metadata=metadata)
+            try:
+                async for response in call:
+                    update, heard = TaskUpdate._of(response), True
+                    if update.cursor == told:
+                        return
+                    yield update
+                    if update.state.is_final:
+                        return
+                    cursor = update.cursor
+                    tries.begin()
+                error = _calls.ended_early()
+            except grpc.RpcError as broken:
+                failed, error = broken, of_call(broken, self._server.target)
+            finally:
+                call.cancel()
+            if failed is None and not heard and cursor and (await self.get(deadline.id)).is_final:
+                # It became final meanwhile, or was so when `cursor` was given out. It is told unless it was then.
+                cursor, told = "", cursor
+                continue
+            deadline.left()
+            # Where there is no place to follow it, it may be read.
+            pause = None if deadline.may_read and error.code == "overloaded" else tries.pause(error)
+            if pause is None:
+                raise error from failed
+            await asyncio.sleep(deadline.within(pause))
+
+    async def _submit_many(
+        self, tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]
+    ) -> AsyncGenerator[SubmitResult, None]:
+        feed = _Feed(tasks)
+        tries = StreamTries(self._budget)
+        try:
+            while True:
+                failed: Optional[grpc.RpcError] = None
+                tries.opened()
+                call = self._stub().SubmitTasks(feed.requests(), metadata=self._server.call_metadata())
+                try:
+                    async for response in call:
+                        result = feed.answered(response)
+                        tries.begin()
+                        yield result
+                    error = _calls.ended_early()
+                except grpc.RpcError as broken:
+                    failed, error = broken, of_call(broken, self._server.target)
+                finally:
+                    call.cancel()
+                feed.check()
+                if feed.upload.is_done():
+                    return
+                pause = tries.pause(error)
+                if pause is None:
+                    raise error from failed
+                for result in feed.upload.broken(error):
+                    yield result
+                if feed.upload.is_done():
+                    return
+                await asyncio.sleep(pause)
+        finally:
+            await feed.close()
+
+
+class _Feed:
+    """Hands submissions to gRPC. They are asked for in a task of their own, which outlives a stream that breaks."""
+
+    def __init__(self, tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]) -> None:
+        self.upload = _calls.Upload()
+        self._changed = asyncio.Event()
+        self._stream = 0
+        self._asking = asyncio.ensure_future(self._ask(tasks))
+
+    async def close(self) -> None:
+        self._stream += 1
+        self._changed.set()
+        self._asking.cancel()
+        await asyncio.gather(self._asking, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raises what the iterator of tasks has raised, if it has."""
+        if self._asking.done() and not self._asking.cancelled():
+            self._asking.result()
+
+    def answered(self, response: task_pb2.SubmitTasksResponse) -> SubmitResult:
+        self._changed.set()
+        return self.upload.answered(response)
+
+    def requests(self) -> AsyncIterator[task_pb2.SubmitTaskRequest]:
+        self._stream += 1
+        return self._requests(self._stream)
+
+    async def _requests(self, stream: int) -> AsyncGenerator[task_pb2.SubmitTaskRequest, None]:
+        while self._stream == stream:
+            request = self.upload.next()
+            if request is not None:
+                yield request
+            elif self.upload.exhausted:
+                return
+            else:
+                await self._change()
+
+    async def _ask(self, tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]) -> None:
+        try:
+            async for new in _each(tasks):
+                while not self.upload.has_room():
+                    await self._change()
+                self.upload.add(new)
+                self._changed.set()
+        finally:
+            self.upload.exhausted = True
+            self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+async def _each(tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]) -> AsyncGenerator[NewTask, None]:
+    if isinstance(tasks, AsyncIterable):
+        async for task in tasks:
+            yield task
+    else:
+        for task in tasks:
+            yield task

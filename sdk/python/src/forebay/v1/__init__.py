@@ -1,0 +1,1 @@
+"""Generated from proto/forebay/v1 by sdk/python/generate."""
