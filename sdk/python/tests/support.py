@@ -37,7 +37,7 @@ def eventually(condition, what, within=WITHIN):
         if found:
             return found
         if time.monotonic() > give_up:
-            raise AssertionError(f"not within {within} s: {what}")
+            raise AssertionError(f"not within {within} s: {what() if callable(what) else what}")
         time.sleep(0.02)
 
 
@@ -126,7 +126,7 @@ class Program:
             assert found or self.process.poll() is None, f"it has ended without {text!r}: {self.lines}"
             return found
 
-        return eventually(said, f"it prints {text!r}: {self.lines}")[0]
+        return eventually(said, lambda: f"it prints {text!r}: {self.lines}")[0]
 
     def kill(self):
         self.process.kill()

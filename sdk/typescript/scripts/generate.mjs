@@ -5,7 +5,8 @@ import { delimiter, join } from "node:path";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const programs = join(root, "node_modules", ".bin");
-const { status, error } = spawnSync(join(programs, "buf"), ["generate", ...process.argv.slice(2)], {
+const buf = join(root, "..", "..", "scripts", "buf");
+const { status, error } = spawnSync(buf, ["generate", ...process.argv.slice(2)], {
   cwd: root,
   env: { ...process.env, PATH: `${programs}${delimiter}${process.env.PATH ?? ""}` },
   stdio: "inherit",

@@ -1,5 +1,5 @@
-// A worker in a process of its own, for tests that end it: `node child.js URL QUEUE`. It tells its parent which task it has
-// begun and that it was told to end, and ends the task when it is told to.
+// A worker in a process of its own, for tests that end it: `node child.js URL QUEUE`. It tells its parent which task it
+// has begun and that it was told to end, and ends the task when it is told to.
 import { once } from "node:events";
 
 import { Worker } from "@forebay/client";

@@ -11,7 +11,8 @@ worker = forebay.Worker(queues=[sys.argv[1]], concurrency=4, drain_timeout=float
 @worker.task("work")
 def work(payload, context):
     """Takes as long as the payload says for this start; the last of them holds for all further ones."""
-    print("started", context.task_id, flush=True)
+    # As one piece: what threads print piece by piece is mixed up.
+    print(f"started {context.task_id}\n", end="", flush=True)
     seconds = payload["seconds"]
     context.sleep(seconds[min(context.fence, len(seconds)) - 1])
     return os.getpid()
