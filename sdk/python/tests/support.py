@@ -41,6 +41,21 @@ def eventually(condition, what, within=WITHIN):
         time.sleep(0.02)
 
 
+def finishes(work, within=WITHIN):
+    """What `work` returns, which it does in time; raises what it raises."""
+    outcome = futures.Future()
+
+    def run():
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    # Not of an executor: one that hangs must not keep the tests from ending.
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result(within)
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:

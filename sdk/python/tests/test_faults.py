@@ -1,5 +1,6 @@
 """What clients do where a server, or the way there, is in trouble."""
 
+import asyncio
 import threading
 import time
 
@@ -8,7 +9,7 @@ import pytest
 import forebay
 from forebay import NewTask
 from forebay.v1 import task_pb2
-from support import Proxy, Running, refuse
+from support import Blocking, Proxy, Running, finishes, refuse
 
 QUEUED = task_pb2.TASK_STATE_QUEUED
 RUNNING = task_pb2.TASK_STATE_RUNNING
@@ -75,6 +76,20 @@ def test_a_task_that_is_not_recorded_yet_is_waited_for(connect, tasks):
     answer = task_pb2.GetTaskResponse(task=task())
     tasks.answers["GetTask"] = failing(2, answer, "UNAVAILABLE", "not_yet_recorded", 0.01)
     assert connect(tasks.url).get("t").id == "t"
+
+
+def test_waiting_for_the_recorder_uses_up_no_retries_and_ends(connect, tasks, monkeypatch):
+    answer = task_pb2.GetTaskResponse(task=task())
+    client = connect(tasks.url)
+    tasks.answers["GetTask"] = failing(20, answer, "UNAVAILABLE", "not_yet_recorded", 0.01)
+    monkeypatch.setattr("forebay._calls.RECORDED_PAUSE", 0.01)
+    assert client.get("t").id == "t"
+    assert len(tasks.calls) == 21
+    monkeypatch.setattr("forebay._calls.RECORDED_WITHIN", 0.2)
+    tasks.answers["GetTask"] = failing(10_000, answer, "UNAVAILABLE", "not_yet_recorded", 0.01)
+    with pytest.raises(forebay.UnavailableError) as caught:
+        client.get("t")
+    assert caught.value.code == "not_yet_recorded"
 
 
 def test_where_there_is_no_place_to_follow_a_task_it_is_read(connect, tasks):
@@ -166,6 +181,115 @@ def test_a_stream_of_submissions_that_breaks_is_taken_up_again(connect, tasks, h
         assert [n for n in again if n % 2] == list(range(11, 50, 2))
         assert not set(again) & set(unknown), "one may be there twice"
     assert all(result.id == f"t{result.index}" for result in results if not result.error)
+
+
+def test_a_full_window_of_submissions_is_told_as_unknown_and_the_rest_goes_on(connect, tasks):
+    """The stream breaks with all that may be under way unanswered, and none of it has a key."""
+
+    def first(requests, context):
+        for _ in range(1_000):
+            next(requests)
+        refuse(context, "UNAVAILABLE", "broker_unavailable", 0.01)
+
+    def second(requests, context):
+        for index, request in enumerate(requests):
+            yield accept(request, index)
+
+    streams = [first, second]
+    tasks.answers["SubmitTasks"] = lambda requests, context: streams.pop(0)(requests, context) or ()
+    client = connect(tasks.url)
+    results = finishes(lambda: list(client.submit_many([NewTask("echo", n) for n in range(2_300)])))
+    assert [result.index for result in results] == list(range(2_300))
+    assert all(isinstance(result.error, forebay.UnavailableError) for result in results[:1_000])
+    assert [result.id for result in results[1_000:]] == [f"t{n}" for n in range(1_000, 2_300)]
+
+
+def test_what_comes_while_there_is_no_stream_goes_to_the_next(connect, tasks):
+    """The input is slow: it brings more after the stream is broken, and before there is another."""
+    broken = threading.Event()
+
+    def first(requests, context):
+        yield accept(next(requests), 0)
+        broken.set()
+        refuse(context, "UNAVAILABLE", "broker_unavailable", 0.6)
+
+    def second(requests, context):
+        for index, request in enumerate(requests):
+            yield accept(request, index)
+
+    def slow():
+        yield NewTask("echo", 0)
+        assert broken.wait(30)
+        for n in range(1, 12):
+            time.sleep(0.1)
+            yield NewTask("echo", n)
+
+    async def slow_async():
+        yield NewTask("echo", 0)
+        assert await asyncio.to_thread(broken.wait, 30)
+        for n in range(1, 12):
+            await asyncio.sleep(0.1)
+            yield NewTask("echo", n)
+
+    streams = [first, second]
+    tasks.answers["SubmitTasks"] = lambda requests, context: streams.pop(0)(requests, context)
+    client = connect(tasks.url)
+    new = slow_async() if isinstance(client, Blocking) else slow()
+    results = finishes(lambda: list(client.submit_many(new)))
+    assert [(result.index, result.id, result.error) for result in results] == [(n, f"t{n}", None) for n in range(12)]
+
+
+@pytest.mark.parametrize("status", ["UNKNOWN", "CANCELLED", "UNAVAILABLE"])
+def test_what_was_taken_is_told_before_a_stream_is_given_up(connect, tasks, monkeypatch, status):
+    monkeypatch.setattr("forebay._retry.STREAM_WITHIN", 0.0)
+
+    def answer(requests, context):
+        taken = list(requests)
+        yield accept(taken[0], 0)
+        refuse(context, status, "odd", 0.01)
+
+    tasks.answers["SubmitTasks"] = answer
+    new = [NewTask("echo", n, idempotency_key=f"k{n}" if n % 2 else None) for n in range(4)]
+    results = []
+    with pytest.raises(forebay.ApiError) as caught:
+        for result in connect(tasks.url).submit_many(new):
+            results.append(result)
+    assert [(result.index, result.id) for result in results] == [(0, "t0"), (1, None), (2, None), (3, None)]
+    assert all(result.error is caught.value for result in results[1:])
+
+
+def test_an_answer_to_another_submission_is_an_error_and_never_taken_for_the_next(connect, tasks):
+    def answer(requests, context):
+        for index, request in enumerate(requests):
+            yield accept(request, index if index < 1 else index + 1)
+
+    tasks.answers["SubmitTasks"] = answer
+    results = []
+    with pytest.raises(forebay.ApiError, match="number 2 of the stream before number 1"):
+        for result in connect(tasks.url).submit_many([NewTask("echo", n) for n in range(3)]):
+            results.append(result)
+    assert results[0].id == "t0"
+    assert results[1:] and all(result.id is None and result.error for result in results[1:])
+
+
+def test_another_server_takes_what_one_that_ends_did_not(connect, tasks):
+    def first(requests, context):
+        for index, request in enumerate(requests):
+            if index < 2:
+                yield accept(request, index)
+            else:
+                problem = task_pb2.Problem(code="shutting_down", detail="it ends")
+                yield task_pb2.SubmitTasksResponse(index=index, problem=problem)
+
+    def second(requests, context):
+        for index, request in enumerate(requests):
+            yield accept(request, index)
+
+    streams = [first, second]
+    tasks.answers["SubmitTasks"] = lambda requests, context: streams.pop(0)(requests, context)
+    new = [NewTask("echo", n, idempotency_key=f"k{n}" if n % 2 else None) for n in range(20)]
+    results = list(connect(tasks.url).submit_many(new))
+    assert [(result.index, result.id, result.error) for result in results] == [(n, f"t{n}", None) for n in range(20)]
 
 
 def test_a_stream_of_submissions_is_given_up_in_the_end(connect, tasks, monkeypatch):

@@ -124,6 +124,56 @@ def test_what_a_handler_raises_decides_what_becomes_of_its_task(scripted):
         assert 'raise errors[kind]' in "\n".join(logged)
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+class MutePermanent(Mute, forebay.Permanent):
+    pass
+
+
+class Forgetful(forebay.RetryAfter):
+    def __init__(self):
+        pass
+
+
+class Rude(BaseException):
+    def __str__(self):
+        raise SystemExit(1)
+
+
+def test_whatever_a_handler_raises_is_told_and_its_place_is_free_again(scripted):
+    worker = worker_for(scripted, concurrency=1)
+    errors = {
+        "mute": Mute,
+        "mute-permanent": MutePermanent,
+        "forgetful": Forgetful,
+        "rude": Rude,
+        "later-than-ever": lambda: forebay.RetryAfter(1e300),
+        "snoozes-for-ever": lambda: forebay.Snooze(1e300),
+    }
+
+    @worker.task("raise")
+    def plain(kind):
+        raise errors[kind]()
+
+    @worker.task("raise-async")
+    async def coroutine(kind):
+        raise errors[kind]()
+
+    names = ["Mute", "MutePermanent", "Forgetful", "Rude", "RetryAfter", "Snooze"]
+    with Running(worker):
+        call, _ = scripted.welcomed()
+        for kind in ("raise", "raise-async"):
+            for error, name in zip(errors, names):
+                call.start(f"{kind} {error}", kind, json.dumps(error).encode())
+                task_id, outcome, failed = call.finish()
+                assert (task_id, outcome) == (f"{kind} {error}", "failed")
+                assert failed.message.startswith(f"{name}, which cannot be told")
+                assert failed.permanent == (error == "mute-permanent")
+
+
 @pytest.mark.parametrize("result", [float("nan"), object(), "x" * 262_143, {1: {2}}])
 def test_a_result_that_cannot_be_kept_fails_the_task_for_good(scripted, result):
     worker = worker_for(scripted)

@@ -52,7 +52,12 @@ def submit(new: NewTask) -> Call[Task]:
 
 
 def get(task: TaskOrId) -> Call[Task]:
-    return Call("GetTask", task_pb2.GetTaskRequest(id=id_of(task)), _task, may_help)
+    return Call("GetTask", task_pb2.GetTaskRequest(id=id_of(task)), _task, _is_read_again)
+
+
+def _is_read_again(error: errors.ApiError) -> bool:
+    # What is not recorded yet is looked for by whoever asked: see `Recording`.
+    return may_help(error) and error.code != NOT_YET_RECORDED
 
 
 def cancel(task: TaskOrId) -> Call[Task]:
@@ -93,6 +98,26 @@ def filtered(
 
 def watch(id: str, cursor: str) -> task_pb2.WatchTaskRequest:
     return task_pb2.WatchTaskRequest(id=id, after=cursor)
+
+
+NOT_YET_RECORDED = "not_yet_recorded"
+RECORDED_WITHIN = 10.0
+"""A task that was accepted is read again for so many seconds, while the server says that it is not recorded yet,"""
+RECORDED_PAUSE = 0.1
+"""so many seconds after each answer. The server waits, too, before it says so."""
+
+
+class Recording:
+    """For how long a task is waited for that is accepted and not recorded yet. That is no failure of the server: it
+    uses up no retries."""
+
+    def __init__(self, within: Optional[float] = None) -> None:
+        self._end = time.monotonic() + (RECORDED_WITHIN if within is None else min(within, RECORDED_WITHIN))
+
+    def pause(self, error: errors.ApiError) -> Optional[float]:
+        """After how many seconds to read it again; `None` where the error stands."""
+        left = self._end - time.monotonic()
+        return min(RECORDED_PAUSE, left) if error.code == NOT_YET_RECORDED and left > 0 else None
 
 
 LOOK_FIRST = 0.1
@@ -143,6 +168,11 @@ def ended_early() -> errors.ApiError:
     return errors.UnavailableError("the server ended the stream before its end", code=STREAM_ENDED)
 
 
+def _out_of_order(index: int, expected: int) -> errors.ApiError:
+    detail = f"the server answered number {index} of the stream before number {expected}"
+    return errors.ApiError(detail, code="internal")
+
+
 @dataclass
 class _Sent:
     index: int
@@ -153,9 +183,12 @@ class Upload:
     """The submissions of one `submit_many` that are not answered yet. Where its stream breaks, those with a key are
     sent again on the next; of the others nobody knows. Whoever shares it between threads locks it."""
 
+    # Of `_unanswered`, the first `_sent` were handed to the stream, which has answered `_answered` others.
+
     def __init__(self) -> None:
         self._unanswered: deque[_Sent] = deque()
         self._sent = 0
+        self._answered = 0
         self._count = 0
         self.exhausted = False
 
@@ -183,19 +216,28 @@ class Upload:
         return self._unanswered[self._sent - 1].request
 
     def answered(self, response: task_pb2.SubmitTasksResponse) -> SubmitResult:
-        """Answers come in the order of the requests."""
+        """Answers come in the order of the requests. Raises an error where the stream is of no more use."""
+        if response.index != self._answered or self._sent == 0:
+            raise _out_of_order(response.index, self._answered)
+        problem = of_problem(response.problem) if response.WhichOneof("result") == "problem" else None
+        if problem is not None and problem.code == "shutting_down":
+            # It stands for this one and all after it: another server takes them.
+            raise problem
         sent = self._unanswered.popleft()
         self._sent -= 1
-        if response.WhichOneof("result") == "problem":
-            return SubmitResult(sent.index, None, None, of_problem(response.problem))
+        self._answered += 1
+        if problem is not None:
+            return SubmitResult(sent.index, None, None, problem)
         receipt = response.accepted
         return SubmitResult(sent.index, receipt.id, TaskState._of(receipt.state), None)
 
-    def broken(self, error: errors.ApiError) -> list[SubmitResult]:
-        """The stream is over. Those that were sent without a key stay unknown; the rest is to be sent again."""
-        sent = [self._unanswered.popleft() for _ in range(self._sent)]
-        self._sent = 0
-        keep = [one for one in sent if one.request.idempotency_key or is_surely_not_accepted(error)]
+    def broken(self, error: errors.ApiError, *, gives_up: bool = False) -> list[SubmitResult]:
+        """The stream is over. Those that were sent without a key stay unknown; the rest is to be sent again, unless
+        there will be no other stream: then all that were taken are told of."""
+        sent = [self._unanswered.popleft() for _ in range(len(self._unanswered) if gives_up else self._sent)]
+        self._sent = self._answered = 0
+        again = [] if gives_up else sent
+        keep = [one for one in again if one.request.idempotency_key or is_surely_not_accepted(error)]
         self._unanswered.extendleft(reversed(keep))
         kept = {one.index for one in keep}
         return [SubmitResult(one.index, None, None, error) for one in sent if one.index not in kept]

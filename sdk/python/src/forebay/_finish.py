@@ -30,7 +30,16 @@ def succeeded(result: Any) -> worker_pb2.Finish:
 
 
 def raised(error: BaseException, context: Context) -> worker_pb2.Finish:
-    """It has raised this."""
+    """It has raised this. Never raises: a start whose end is not told holds its place for ever."""
+    try:
+        return _raised(error, context)
+    except BaseException as fault:
+        # It cannot be put into words, or asks for a delay that nobody can wait for.
+        message = f"{type(error).__qualname__}, which cannot be told ({type(fault).__qualname__})"
+        return failed(message, permanent=isinstance(error, outcomes.Permanent))
+
+
+def _raised(error: BaseException, context: Context) -> worker_pb2.Finish:
     if isinstance(error, outcomes.Snooze):
         return snoozed(error.delay)
     if isinstance(error, (outcomes.Cancelled, asyncio.CancelledError)) and context.cancelled:

@@ -228,16 +228,17 @@ class Runner:
                 finish = await (self._await(handler, run) if handler.is_async else self._thread(handler, run))
             finally:
                 self._places.give(context.kind)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             finish = _finish.raised(error, context)
+            if isinstance(error, KeyboardInterrupt):
+                # It is meant for whoever runs the event loop.
+                run.conclude(finish)
+                raise
         run.conclude(finish)
 
     async def _await(self, handler: Handler, run: Run) -> worker_pb2.Finish:
         current.set(run.context)
-        try:
-            return _finish.succeeded(await handler.call(run.payload, run.context))
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            return _finish.raised(error, run.context)
+        return _finish.succeeded(await handler.call(run.payload, run.context))
 
     async def _thread(self, handler: Handler, run: Run) -> worker_pb2.Finish:
         loop = asyncio.get_running_loop()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from queue import SimpleQueue
 from typing import Callable, Optional
+
+log = logging.getLogger("forebay")
 
 
 class Threads:
@@ -42,7 +45,11 @@ class Threads:
             work = self._work.get()
             if work is None:
                 return
-            work()
+            try:
+                work()
+            except BaseException:
+                # The thread is counted on.
+                log.exception("a handler's thread has failed")
             del work
             with self._lock:
                 self._idle += 1

@@ -89,15 +89,16 @@ class AsyncClient:
         return self._submit_many(tasks)
 
     async def get(self, task: TaskOrId) -> Task:
-        """Reads a task."""
-        return await self._call(_calls.get(task))
+        """Reads a task; see `Client.get`."""
+        return await self._read(task)
 
     async def wait(self, task: TaskOrId, timeout: Optional[Seconds] = None) -> Task:
         """Waits until a task is final, and returns it as it is then; see `Client.wait`."""
         deadline = _calls.Deadline(task, timeout, may_read=True)
         while True:
             try:
-                found = await (self.get(deadline.id) if deadline.only_reads else self._follow(deadline))
+                reads = deadline.only_reads
+                found = await (self._read(deadline.id, deadline.left()) if reads else self._follow(deadline))
                 if found.is_final:
                     return found
             except errors.ApiError as error:
@@ -137,6 +138,17 @@ class AsyncClient:
             self._channel = self._server.connect_aio()
             self._opened = task_pb2_grpc.TaskServiceStub(self._channel)
         return self._opened
+
+    async def _read(self, task: TaskOrId, recorded_within: Optional[float] = None) -> Task:
+        recording = _calls.Recording(recorded_within)
+        while True:
+            try:
+                return await self._call(_calls.get(task))
+            except errors.UnavailableError as error:
+                pause = recording.pause(error)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
 
     async def _call(self, call: _calls.Call[T]) -> T:
         tries = Tries(self._budget, call.safe)
@@ -223,35 +235,45 @@ class AsyncClient:
                     error = _calls.ended_early()
                 except grpc.RpcError as broken:
                     failed, error = broken, of_call(broken, self._server.target)
+                except errors.ApiError as unusable:
+                    error = unusable
                 finally:
+                    feed.close()
                     call.cancel()
-                feed.check()
-                if feed.upload.is_done():
+                if feed.is_done():
                     return
                 pause = tries.pause(error)
                 if pause is None:
-                    raise error from failed
-                for result in feed.upload.broken(error):
+                    await feed.end()
+                for result in feed.broken(error, gives_up=pause is None):
                     yield result
-                if feed.upload.is_done():
+                if pause is None:
+                    feed.check()
+                    raise error from failed
+                if feed.is_done():
                     return
                 await asyncio.sleep(pause)
         finally:
-            await feed.close()
+            await feed.end()
 
 
 class _Feed:
     """Hands submissions to gRPC. They are asked for in a task of their own, which outlives a stream that breaks."""
 
     def __init__(self, tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]) -> None:
-        self.upload = _calls.Upload()
+        self._upload = _calls.Upload()
         self._changed = asyncio.Event()
         self._stream = 0
         self._asking = asyncio.ensure_future(self._ask(tasks))
 
-    async def close(self) -> None:
+    def close(self) -> None:
+        """No more is handed to the stream. gRPC goes on asking for it, even where the call is over."""
         self._stream += 1
         self._changed.set()
+
+    async def end(self) -> None:
+        """No more is asked for."""
+        self.close()
         self._asking.cancel()
         await asyncio.gather(self._asking, return_exceptions=True)
 
@@ -260,9 +282,21 @@ class _Feed:
         if self._asking.done() and not self._asking.cancelled():
             self._asking.result()
 
+    def is_done(self) -> bool:
+        """Whether all is answered. Raises what the iterator of tasks has raised, if it has, once it is."""
+        if not self._upload.is_done():
+            return False
+        self.check()
+        return True
+
     def answered(self, response: task_pb2.SubmitTasksResponse) -> SubmitResult:
         self._changed.set()
-        return self.upload.answered(response)
+        return self._upload.answered(response)
+
+    def broken(self, error: errors.ApiError, *, gives_up: bool) -> Sequence[SubmitResult]:
+        # There is room again.
+        self._changed.set()
+        return self._upload.broken(error, gives_up=gives_up)
 
     def requests(self) -> AsyncIterator[task_pb2.SubmitTaskRequest]:
         self._stream += 1
@@ -270,10 +304,10 @@ class _Feed:
 
     async def _requests(self, stream: int) -> AsyncGenerator[task_pb2.SubmitTaskRequest, None]:
         while self._stream == stream:
-            request = self.upload.next()
+            request = self._upload.next()
             if request is not None:
                 yield request
-            elif self.upload.exhausted:
+            elif self._upload.exhausted:
                 return
             else:
                 await self._change()
@@ -281,12 +315,12 @@ class _Feed:
     async def _ask(self, tasks: Union[Iterable[NewTask], AsyncIterable[NewTask]]) -> None:
         try:
             async for new in _each(tasks):
-                while not self.upload.has_room():
+                while not self._upload.has_room():
                     await self._change()
-                self.upload.add(new)
+                self._upload.add(new)
                 self._changed.set()
         finally:
-            self.upload.exhausted = True
+            self._upload.exhausted = True
             self._changed.set()
 
     async def _change(self) -> None:

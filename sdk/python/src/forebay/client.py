@@ -102,13 +102,14 @@ class Client:
         first result is asked for. `tasks` is run through in a thread of its own.
 
         One that is refused does not end the others: its result has the `error`. Where the connection breaks, those with
-        an idempotency key are sent again, and the others are told as not known.
+        an idempotency key are sent again, and the others are told as not known: with the error that it broke with.
+        Where it cannot be taken up again, all that were taken are told so, and then that error is raised.
         """
         return self._submit_many(tasks)
 
     def get(self, task: TaskOrId) -> Task:
-        """Reads a task."""
-        return self._call(_calls.get(task))
+        """Reads a task. One that was just submitted may not be recorded yet: that is waited for."""
+        return self._read(task)
 
     def wait(self, task: TaskOrId, timeout: Optional[Seconds] = None) -> Task:
         """Waits until a task is final, and returns it as it is then, however it ended: look at its `state`.
@@ -118,7 +119,7 @@ class Client:
         deadline = _calls.Deadline(task, timeout, may_read=True)
         while True:
             try:
-                found = self.get(deadline.id) if deadline.only_reads else self._follow(deadline)
+                found = self._read(deadline.id, deadline.left()) if deadline.only_reads else self._follow(deadline)
                 if found.is_final:
                     return found
             except errors.ApiError as error:
@@ -154,6 +155,18 @@ class Client:
         """Brings a failed, cancelled or expired task back, with all its attempts. Raises `ConflictError` in any other
         state."""
         return self._call(_calls.retry(task))
+
+    def _read(self, task: TaskOrId, recorded_within: Optional[float] = None) -> Task:
+        recording = _calls.Recording(recorded_within)
+        while True:
+            try:
+                return self._call(_calls.get(task))
+            except errors.UnavailableError as error:
+                pause = recording.pause(error)
+                if pause is None:
+                    raise
+            # The server has just answered: there is no need to connect meanwhile.
+            time.sleep(pause)
 
     def _call(self, call: _calls.Call[T]) -> T:
         tries = Tries(self._budget, call.safe)
@@ -240,16 +253,18 @@ class Client:
                 error = _calls.ended_early()
             except grpc.RpcError as broken:
                 failed, error = broken, of_call(broken, self._server.target)
+            except errors.ApiError as unusable:
+                error = unusable
             finally:
                 feed.close()
                 call.cancel()
-            feed.check()
             if feed.is_done():
                 return
             pause = tries.pause(error)
+            yield from feed.broken(error, gives_up=pause is None)
             if pause is None:
+                feed.check()
                 raise error from failed
-            yield from feed.broken(error)
             if feed.is_done():
                 return
             self._rest(pause)
@@ -284,17 +299,21 @@ class _Feed:
             raise self._fault
 
     def is_done(self) -> bool:
+        """Whether all is answered. Raises what the iterator of tasks has raised, if it has, once it is."""
         with self._changed:
-            return self._upload.is_done()
+            if not self._upload.is_done():
+                return False
+        self.check()
+        return True
 
     def answered(self, response: task_pb2.SubmitTasksResponse) -> SubmitResult:
         with self._changed:
             self._changed.notify_all()
             return self._upload.answered(response)
 
-    def broken(self, error: errors.ApiError) -> Sequence[SubmitResult]:
+    def broken(self, error: errors.ApiError, *, gives_up: bool) -> Sequence[SubmitResult]:
         with self._changed:
-            return self._upload.broken(error)
+            return self._upload.broken(error, gives_up=gives_up)
 
     def _requests(self, stream: int) -> Iterator[task_pb2.SubmitTaskRequest]:
         while True:
