@@ -1,12 +1,14 @@
 //! Schedules: tasks by the clock. What a schedule may say is checked in `forebay_core`; the dispatcher fires it.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use forebay_core::{Schedule, ScheduleName, ScheduleRequest, Timestamp, Violation};
 
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    ops::{list::check_page_size, read, submit::Asked as AskedTask},
+    ops::{list::check_page_size, once, read, submit::Asked as AskedTask},
 };
 
 /// How many of its next ticks are told of a schedule: unless said, and at most.
@@ -105,7 +107,8 @@ fn parse_token(token: &str) -> Result<ScheduleName> {
 
 /// Deletes a schedule. The tasks that it has submitted stay.
 pub(crate) async fn delete(app: &App, name: &ScheduleName) -> Result<()> {
-    match read(app, || app.store.delete_schedule(name)).await? {
+    // Once: where only the answer was lost, a second try would find nothing.
+    match once(app, app.store.delete_schedule(name)).await? {
         true => {
             tracing::info!(schedule = %name, "a schedule was deleted");
             Ok(())
@@ -126,7 +129,12 @@ pub(crate) fn check_upcoming(asked: Option<i64>) -> Result<usize> {
 
 /// The next ticks of a schedule; none while it is paused.
 pub(crate) fn upcoming(app: &App, schedule: &Schedule, count: usize) -> Vec<Timestamp> {
-    schedule.upcoming(app.clock.now(), count)
+    // What a clock that had leapt ahead has moved on over does not come.
+    let moved_on = schedule
+        .next_tick
+        .and_then(|tick| tick.checked_sub(Duration::from_secs(1)).ok());
+    let now = app.clock.now();
+    schedule.upcoming(moved_on.map_or(now, |moved_on| moved_on.max(now)), count)
 }
 
 fn unknown(name: &ScheduleName) -> ApiError {

@@ -102,9 +102,9 @@ pub(crate) async fn heartbeat(client: &Client, days: &Days, beat: &Heartbeat) ->
     .await?;
     let alive = rows.first().ok_or(StoreError::WorkerGone)?;
     let cancel: Vec<Uuid> = column(alive, "cancel")?;
-    // Afterwards, so that the worker lives whatever becomes of this.
     if !beat.progress.is_empty() {
-        write_progress(client, days, beat.worker.id, &beat.progress).await?;
+        // The worker lives, and is told what to cancel, whatever becomes of this. What its tasks say next is written again.
+        let _ = write_progress(client, days, beat.worker.id, &beat.progress).await;
     }
     Ok(HeartbeatReply {
         cancel: cancel.into_iter().map(TaskId::from).collect(),

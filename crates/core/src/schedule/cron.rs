@@ -136,8 +136,22 @@ impl FromStr for Cron {
         if !matches!(fields.len(), 5 | 6) {
             return Err(refused(&format!("it has {} fields", fields.len())));
         }
+        // croner takes these, and then looks through thousands of years for what never comes.
+        if fields.iter().any(|field| field.split(',').any(str::is_empty)) {
+            return Err(refused("a part of a list is empty"));
+        }
+        if text.contains('+') {
+            return Err(refused("+ means nothing in it"));
+        }
+        let weekdays = fields[fields.len() - 1];
+        if weekdays.split(',').any(|part| part.eq_ignore_ascii_case("L")) {
+            return Err(refused("L needs its weekday: 5L is the last Friday of a month"));
+        }
         let parser = CronParser::builder().year(Year::Disallowed).build();
         let pattern = parser.parse(text).map_err(|error| refused(&error.to_string()))?;
+        if !has_a_day(&pattern) {
+            return Err(refused("there is no such day"));
+        }
         let hours = fields[fields.len() - 4];
         let names_hours = !hours.contains('*') && !all_hours(&pattern);
         let cron = Self {
@@ -154,6 +168,19 @@ impl FromStr for Cron {
 
 fn all_hours(pattern: &croner::Cron) -> bool {
     (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false))
+}
+
+/// Whether one of its months has one of its days. Where weekdays are named they will do, too, and what is counted from
+/// the end of a month is there in each.
+fn has_a_day(pattern: &croner::Cron) -> bool {
+    const DAYS: [u16; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let (days, weekdays) = (&pattern.pattern.days, &pattern.pattern.days_of_week);
+    let first_day = days.values().first().copied().unwrap_or(u16::MAX);
+    let mut months = pattern.pattern.months.values().into_iter();
+    days.has_modifiers()
+        || weekdays.has_modifiers()
+        || weekdays.values().len() < 7
+        || months.any(|month| first_day <= DAYS[usize::from(month) - 1])
 }
 
 impl fmt::Display for Cron {
