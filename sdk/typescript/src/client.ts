@@ -82,7 +82,8 @@ export class Client {
    * Nothing is connected yet.
    *
    * @param url - Where Forebay's gRPC API is: `http://host:port`, or `https://host:port` for TLS; the environment's
-   * `FOREBAY_GRPC_URL` unless said, and `http://127.0.0.1:50051` without that.
+   * `FOREBAY_GRPC_URL` unless said, and `http://127.0.0.1:50051` without that. Where no port is said, it is 50051, or 443
+   * with TLS.
    */
   constructor(url: string = defaultUrl(), options: ClientOptions = {}) {
     this.#channel = new Channel(url, options);
@@ -110,8 +111,8 @@ export class Client {
    * server accepts, and no further than a thousand tasks ahead of the answers.
    *
    * A task that is refused has an `error` in its result, and the others go on. Where the stream breaks, what has no
-   * answer yet is submitted again if it has an `idempotencyKey`, and has an {@link UnavailableError} if not. Throws where
-   * the server cannot be reached; what was not told of by then was not submitted.
+   * answer yet is submitted again if it has an `idempotencyKey`, and has the error if not: it may have been submitted.
+   * Throws where the server cannot be reached, or refuses the stream; what was not told of by then was not submitted.
    */
   submitMany(
     tasks: Iterable<NewTask> | AsyncIterable<NewTask>,

@@ -1,6 +1,9 @@
 // Lets so many handlers run at once, whatever is asked for: a server counts what runs on a stream, but what a lost stream
 // left behind, or what a draining one still runs, only this process knows.
 
+/** How long to wait for a place: a task's timeout runs meanwhile, and another worker may have a place. */
+export const PLACE_WITHIN_MS = 5_000;
+
 /** Gives a place back. */
 export type Leave = () => void;
 
@@ -27,17 +30,24 @@ export class Gate {
     return this.#inside;
   }
 
-  /** Waits for a place; for none once `signal` says so. */
-  enter(kind: string, kindMax: number, signal: AbortSignal): Promise<Leave | undefined> {
+  /** Waits for a place, but not for ever: for none once `signal` says so, or the time is over. */
+  enter(
+    kind: string,
+    kindMax: number,
+    signal: AbortSignal,
+    withinMs: number = PLACE_WITHIN_MS,
+  ): Promise<Leave | undefined> {
     if (signal.aborted) return Promise.resolve(undefined);
     if (this.#hasRoom(kind, kindMax)) return Promise.resolve(this.#admit(kind));
     return new Promise((resolve) => {
       const giveUp = (): void => waiting.enter(undefined);
+      const timer = setTimeout(giveUp, withinMs);
       const waiting: Waiting = {
         kind,
         kindMax,
         enter: (leave) => {
           this.#waiting.delete(waiting);
+          clearTimeout(timer);
           signal.removeEventListener("abort", giveUp);
           resolve(leave);
         },

@@ -10,7 +10,7 @@ export interface TlsOptions {
 
 /** How to reach a server. */
 export interface ConnectOptions {
-  /** Only for `https://` addresses. */
+  /** Only for `https://` addresses; with any other it is a mistake. */
   readonly tls?: TlsOptions | undefined;
   /** What is sent with each call, for a proxy in front of the server, say. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;

@@ -20,6 +20,7 @@ interface Address {
 }
 
 const DEFAULT_URL = "http://127.0.0.1:50051";
+const DEFAULT_PORT = "50051";
 /** The largest page of a list: 200 tasks, each with a payload and a result of 256 KiB, and what belongs to them. */
 const MESSAGE_BYTES_MAX = 128 * 1024 * 1024;
 
@@ -28,15 +29,25 @@ export function defaultUrl(): string {
   return process.env["FOREBAY_GRPC_URL"] || DEFAULT_URL;
 }
 
-/** Reads `http://host:port`, `https://host:port` or `host:port`. */
-export function addressOf(url: string): Address {
-  const text = url.includes("://") ? url : `http://${url}`;
+/** Reads `http://host:port`, `https://host:port` or `host:port`, for a connection with `tls` where that is given. */
+export function addressOf(url: string, tls?: TlsOptions): Address {
+  const text = url.includes("://") ? url.trim() : `http://${url.trim()}`;
   const read = URL.canParse(text) ? new URL(text) : undefined;
+  if (read !== undefined && (read.username || read.password || read.search || read.hash)) {
+    // It is not repeated: it may be secret.
+    throw new TypeError("the URL must have neither user, query nor fragment: give tls or metadata instead");
+  }
   const secure = read?.protocol === "https:";
   if (read === undefined || (!secure && read.protocol !== "http:") || read.hostname === "" || read.pathname !== "/") {
     throw new TypeError(`${url} is no address of a gRPC server, such as ${DEFAULT_URL}`);
   }
-  return { target: `${read.hostname}:${read.port || (secure ? "443" : "80")}`, secure };
+  if (tls !== undefined && !secure) throw new TypeError(`tls needs a URL that begins with https://: ${url}`);
+  return { target: `${read.hostname}:${read.port || (secure ? "443" : plainPort(text))}`, secure };
+}
+
+/** The port of an `http:` URL where that is told as none: 80 if it says so, which a URL only keeps of another scheme. */
+function plainPort(text: string): string {
+  return new URL(text.replace(/^http:/i, "https:")).port || DEFAULT_PORT;
 }
 
 /** Connections to one server. Connects at the first call, and again where that is lost. */
@@ -48,7 +59,7 @@ export class Channel {
 
   /** With `alone`, this channel shares its connection with no other. */
   constructor(url: string, options: ConnectOptions, alone = false) {
-    const { target, secure } = addressOf(url);
+    const { target, secure } = addressOf(url, options.tls);
     this.url = url;
     this.#metadata = options.metadata ?? {};
     this.#client = new grpc.Client(target, secure ? tls(options.tls) : grpc.credentials.createInsecure(), {

@@ -77,7 +77,8 @@ export class Run {
 
   /** What is said of it where its handler was not run, or does not end. */
   unfinished(): Outcome {
-    return this.#failed(this.#stop.signal.reason);
+    const { signal } = this.#stop;
+    return signal.aborted ? this.#failed(signal.reason) : snoozed(0);
   }
 
   /** The lines that were logged since the last time. */
@@ -95,6 +96,15 @@ export class Run {
   }
 
   #failed(error: unknown): Outcome {
+    try {
+      return this.#judge(error);
+    } catch {
+      // Anything may be thrown, even what throws when it is looked at.
+      return failed("the handler threw what cannot be put into words", false);
+    }
+  }
+
+  #judge(error: unknown): Outcome {
     const { signal } = this.#stop;
     if (signal.aborted && signal.reason instanceof TaskStopped && signal.reason.reason === "shutdown") {
       // So it is given back: it starts again at once, elsewhere.
@@ -124,9 +134,10 @@ function succeeded(result: unknown): Outcome {
 
 function failed(message: string, permanent: boolean, retryAfterMs?: number): Outcome {
   const retryAfter = retryAfterMs === undefined ? {} : { retryAfter: durationMessage(retryAfterMs) };
-  return { case: "failed", value: { message: headOf(message, MESSAGE_BYTES_MAX), permanent, ...retryAfter } };
+  return { case: "failed", value: { message: headOf(String(message), MESSAGE_BYTES_MAX), permanent, ...retryAfter } };
 }
 
-function snoozed(delayMs: number): Outcome {
+/** It starts again after so long, and uses up no attempt. */
+export function snoozed(delayMs: number): Outcome {
   return { case: "snoozed", value: { delay: durationMessage(delayMs) } };
 }

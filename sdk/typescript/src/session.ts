@@ -20,7 +20,7 @@ import type { Gate } from "./gate.js";
 import type { ConnectOptions } from "./options.js";
 import type { StopReason } from "./outcomes.js";
 import { Channel, thrown } from "./rpc.js";
-import { Run } from "./run.js";
+import { Run, snoozed } from "./run.js";
 import type { Outcome } from "./run.js";
 
 /** A handler, and how many of its kind run at once. */
@@ -38,6 +38,8 @@ export interface Host {
   readonly gate: Gate;
   /** Is told by which name the server knows the worker, of each session. */
   readonly welcomed: (workerId: string) => void;
+  /** Is told what is not in order. */
+  readonly warn: (message: string) => void;
 }
 
 /** Why a session takes no more tasks. */
@@ -54,8 +56,10 @@ const HEARTBEAT_MS = 5_000;
 const FLUSH_MS = 200;
 /** How long handlers may take to end once they were told to because the worker ends. */
 const RELEASE_MS = 1_000;
-/** How long the server may take to end the stream once there is nothing left to say. */
+/** How long the server may take at least to end the stream once there is nothing left to say. */
 const CLOSE_MS = 10_000;
+/** When to start again what found no place in time. */
+const NO_PLACE_DELAY_MS = 1_000;
 
 const STOP_REASONS: Readonly<Record<Stop_Reason, StopReason>> = {
   [Stop_Reason.UNSPECIFIED]: "cancelled",
@@ -82,6 +86,11 @@ export class Session {
   #welcomedAt: number | undefined;
   #flushing = false;
   #draining = false;
+  /** Until when there is time to finish what runs, once it drains. */
+  #drainBy = 0;
+  /** Whether that time is over: nothing is begun any more. */
+  #released = false;
+  #closing: NodeJS.Timeout | undefined;
   #isOver = false;
   #tellEnding: (ending: Ending) => void = () => {};
   #tellOver: () => void = () => {};
@@ -112,10 +121,11 @@ export class Session {
     return this.#welcomedAt === undefined ? 0 : performance.now() - this.#welcomedAt;
   }
 
-  /** Takes no more tasks, and ends when those that run are finished. */
-  drain(): void {
+  /** Takes no more tasks, and ends when those that run are finished, for which there is so much time. */
+  drain(withinMs: number): void {
     if (this.#draining || this.#isOver) return;
     this.#draining = true;
+    this.#drainBy = performance.now() + withinMs;
     if (this.#welcomedAt === undefined) this.#end(undefined);
     else {
       this.#say({ case: "drain", value: {} });
@@ -125,7 +135,12 @@ export class Session {
 
   /** Ends what runs: handlers are told, and what does not end at once is handed back at no cost of an attempt. */
   release(): void {
-    this.drain();
+    this.drain(0);
+    if (this.#released || this.#isOver) return;
+    this.#released = true;
+    const hurried = this.#drainBy > performance.now() + CLOSE_MS;
+    this.#drainBy = 0;
+    if (hurried) this.#closeSoon();
     for (const run of this.#runs.values()) run.stop("shutdown");
     this.#after(RELEASE_MS, () => {
       for (const run of [...this.#runs.values()]) this.#finish(run, run.unfinished());
@@ -164,6 +179,11 @@ export class Session {
 
   #start(start: Start): void {
     if (start.id === undefined) return;
+    if (this.#released) {
+      // It was on its way when the server was told to send no more.
+      return this.#say({ case: "finish", value: { id: start.id, outcome: snoozed(0) } });
+    }
+    clearTimeout(this.#closing);
     const run = new Run(start, start.id, () => this.#note(run));
     this.#runs.set(keyOf(start.id), run);
     void this.#execute(run);
@@ -178,9 +198,15 @@ export class Session {
       return this.#finish(run, { case: "failed", value: { message, permanent: false } });
     }
     const leave = await this.#host.gate.enter(kind, registered.concurrency, signal);
-    if (leave === undefined) return this.#finish(run, run.unfinished());
-    const outcome = await run.execute(registered.handler);
-    leave();
+    if (leave === undefined) {
+      return this.#finish(run, signal.aborted ? run.unfinished() : snoozed(NO_PLACE_DELAY_MS));
+    }
+    let outcome: Outcome;
+    try {
+      outcome = await run.execute(registered.handler);
+    } finally {
+      leave();
+    }
     this.#finish(run, outcome);
   }
 
@@ -220,12 +246,15 @@ export class Session {
     if (progress !== undefined) this.#say({ case: "progress", value: { id: run.id, ...progress } });
   }
 
-  /** Nothing is left to say: the server ends the stream, or this side does. */
+  /** Where nothing is left to say, the server ends the stream, or in time this side does. */
   #closeSoon(): void {
+    clearTimeout(this.#closing);
     if (this.#runs.size > 0) return;
-    this.#after(CLOSE_MS, () => {
-      if (this.#runs.size === 0) this.#end(undefined);
-    });
+    const patienceMs = Math.max(CLOSE_MS, this.#drainBy - performance.now());
+    this.#closing = setTimeout(() => {
+      this.#host.warn(`forebay: ${this.#host.url} has not ended the stream in time: it is broken off`);
+      this.#end(undefined);
+    }, patienceMs);
   }
 
   #say(message: Said): void {
@@ -235,6 +264,7 @@ export class Session {
   #end(error: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    clearTimeout(this.#closing);
     for (const timer of this.#timers) clearTimeout(timer);
     const lost = [...this.#runs.values()];
     this.#runs.clear();

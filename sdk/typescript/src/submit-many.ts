@@ -6,8 +6,8 @@ import { TaskService } from "./gen/forebay/v1/task_pb.js";
 import type { SubmitTaskRequest, SubmitTasksResponse } from "./gen/forebay/v1/task_pb.js";
 import { ATTEMPTS_MAX, pauseAfter, sleep } from "./backoff.js";
 import { stateOf, submission } from "./convert.js";
-import type { ApiError } from "./errors.js";
-import { errorOfProblem, isTransient, isUntouched, ownError } from "./failure.js";
+import { ApiError } from "./errors.js";
+import { errorOfProblem, isReset, isTransient, isUntouched, ownError } from "./failure.js";
 import type { NewTask, SubmitResult } from "./model.js";
 import type { CallOptions } from "./options.js";
 import { answersOf } from "./rpc.js";
@@ -40,7 +40,7 @@ export async function* submitMany(
       unanswered = [];
       // What a server has not answered when it ends a stream in good order, it has not taken.
       let error: ApiError = ownError("UNAVAILABLE", "the server ended the stream before it had answered");
-      let untouched = true;
+      let [untouched, broken] = [true, true];
       try {
         for await (const result of stream.results()) {
           failures = 0;
@@ -48,12 +48,13 @@ export async function* submitMany(
         }
         if (stream.pending.length === 0) continue;
       } catch (thrown) {
-        if (!isTransient(thrown)) throw thrown;
+        if (!(thrown instanceof ApiError)) throw thrown;
         error = thrown;
         untouched = isUntouched(thrown);
+        broken = isTransient(thrown) || isReset(thrown);
       }
       failures += 1;
-      const enough = failures >= ATTEMPTS_MAX;
+      const enough = !broken || failures >= ATTEMPTS_MAX;
       for (const item of stream.pending) {
         const harmless = untouched || item.request.idempotencyKey !== "";
         if (harmless && !enough) unanswered.push(item);
@@ -144,7 +145,8 @@ class Stream {
       this.#over.abort();
       await sending;
     }
-    if (this.#failure !== undefined) throw this.#failure.error;
+    // Where it has not answered all that was sent, that comes first, on another stream, which finds the same mistake.
+    if (this.#failure !== undefined && this.pending.length === 0) throw this.#failure.error;
   }
 
   /** Sends what there is, as fast as it is answered. */

@@ -12,6 +12,8 @@ import { untilAborted } from "./waiting.js";
 const STABLE_MS = 10_000;
 /** How long handlers that were told to end are waited for, once all sessions are over. */
 const STRAGGLE_MS = 1_000;
+/** What a timer can wait for at most; where it is told to wait longer, it does not wait at all. */
+const TIMER_MAX_MS = 2 ** 31 - 1;
 
 /** What no further attempt will cure, where it is the answer to Hello. */
 const FATAL: ReadonlySet<StatusName> = new Set<StatusName>([
@@ -29,10 +31,11 @@ export class Supervisor {
   readonly #sessions = new Set<Session>();
   readonly #draining = new AbortController();
   readonly #released = new AbortController();
+  #mayHurry = false;
 
   constructor(host: Host, drainTimeoutMs: number, logger: Logger) {
     this.#host = host;
-    this.#drainTimeoutMs = drainTimeoutMs;
+    this.#drainTimeoutMs = Math.min(drainTimeoutMs, TIMER_MAX_MS);
     this.#logger = logger;
   }
 
@@ -43,12 +46,15 @@ export class Supervisor {
 
   /** Takes no more tasks. */
   drain(): void {
+    if (this.#draining.signal.aborted) return;
     this.#draining.abort();
+    // One signal that both the program and the worker listen to is not a second one.
+    setImmediate(() => (this.#mayHurry = true));
   }
 
   /** Drains; the second time, hands back at once what runs. */
   interrupt(): void {
-    if (this.#draining.signal.aborted) this.#released.abort();
+    if (this.#mayHurry) this.#released.abort();
     this.drain();
   }
 
@@ -63,12 +69,15 @@ export class Supervisor {
 
   async #connect(): Promise<void> {
     const { signal } = this.#draining;
+    let welcomed = false;
     for (let failures = 0; !signal.aborted; ) {
       const session = this.#open();
       const ending = await untilAborted(session.ending, signal);
       if (ending === undefined) return;
       const error = ending.why === "ended" ? ending.error : undefined;
-      if (!session.wasWelcomed && error instanceof ApiError && FATAL.has(error.status)) throw error;
+      welcomed ||= session.wasWelcomed;
+      // A worker that was taken once is right: what refuses it now is on its way in or out.
+      if (!welcomed && error instanceof ApiError && FATAL.has(error.status)) throw error;
       failures = session.age >= STABLE_MS ? 1 : failures + 1;
       // Never at once: a server that ends has many workers.
       const pauseMs = pauseAfter(failures, error instanceof ApiError ? error.retryAfter : undefined);
@@ -88,7 +97,7 @@ export class Supervisor {
   /** Lets what runs finish, within the time there is for that. */
   async #finish(): Promise<void> {
     const sessions = [...this.#sessions];
-    for (const session of sessions) session.drain();
+    for (const session of sessions) session.drain(this.#drainTimeoutMs);
     const release = (): void => {
       for (const session of sessions) session.release();
     };

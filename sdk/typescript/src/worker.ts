@@ -42,7 +42,7 @@ export interface TaskSettings {
 
 /** How to run a worker. */
 export interface RunOptions {
-  /** Drains the worker. */
+  /** Drains the worker. Where it drains already, changes nothing. */
   readonly signal?: AbortSignal | undefined;
   /**
    * Whether SIGTERM and SIGINT drain the worker while it runs, and a second one hands back at once what runs; `true` unless
@@ -85,7 +85,7 @@ export class Worker {
    */
   constructor(url: string = defaultUrl(), options: WorkerOptions = {}) {
     // Who cannot be meant is said now, and not when it runs.
-    addressOf(url);
+    addressOf(url, options.tls);
     this.#url = url;
     this.#options = options;
     this.#concurrency = count(options.concurrency ?? CONCURRENCY, "concurrency");
@@ -155,15 +155,16 @@ export class Worker {
     }
   }
 
-  /** Takes no more tasks; `run` resolves when those that run are finished. */
+  /** Takes no more tasks; `run` resolves when those that run are finished. The second time, hands back at once what runs. */
   drain(): void {
-    this.#supervisor?.drain();
+    this.#supervisor?.interrupt();
   }
 
   #host(logger: Logger): Host {
     const { queues, name } = this.#options;
     return {
       welcomed: (workerId) => logger.info(`forebay: connected to ${this.#url} as worker ${workerId}`),
+      warn: (message) => logger.warn(message),
       url: this.#url,
       connect: this.#options,
       handlers: this.#handlers,

@@ -26,7 +26,7 @@ import { Fake } from "./fake.js";
 import type { TaskHandlers } from "./fake.js";
 import { collect, until } from "./waiting.js";
 
-const { UNAVAILABLE, RESOURCE_EXHAUSTED, INTERNAL } = grpc.status;
+const { UNAVAILABLE, RESOURCE_EXHAUSTED, INTERNAL, PERMISSION_DENIED } = grpc.status;
 
 async function serve(t: TestContext, tasks: TaskHandlers, options: ClientOptions = {}): Promise<Client> {
   const fake = await Fake.start(tasks);
@@ -282,6 +282,30 @@ test("an upload that breaks goes on: what has a key is sent again, what has none
   const client = await serve(t, uploads(broken, accept));
   const results = await collect(client.submitMany(tasks(4, (n) => n === 3)));
   assert.deepEqual(summary(results), ["0:0", "1:1", "2:unreachable", "3:3"]);
+});
+
+test("an upload that is reset goes on as one that breaks", async (t) => {
+  const reset = (call: Upload, request: SubmitTaskRequest, index: number): void => {
+    if (index === 0) accept(call, request, index);
+    if (index === 2) call.emit("error", refusal(INTERNAL, "reset"));
+  };
+  const client = await serve(t, uploads(reset, accept));
+  const results = await collect(client.submitMany(tasks(3, (n) => n === 2)));
+  assert.deepEqual(summary(results), ["0:0", "1:internal", "2:2"]);
+});
+
+test("an upload that is refused tells of what it had begun, and throws", async (t) => {
+  const refuse = (call: Upload, request: SubmitTaskRequest, index: number): void => {
+    if (index === 0) accept(call, request, index);
+    if (index === 2) call.emit("error", refusal(PERMISSION_DENIED, "No"));
+  };
+  const client = await serve(t, uploads(refuse));
+  const results: SubmitResult[] = [];
+  const reading = (async () => {
+    for await (const result of client.submitMany(tasks(3, (n) => n === 2))) results.push(result);
+  })();
+  await assert.rejects(reading, (error) => error instanceof ApiError && error.code === "permission_denied");
+  assert.deepEqual(summary(results), ["0:0", "1:permission_denied", "2:permission_denied"]);
 });
 
 test("what a server that shuts down turns away is taken by the next", async (t) => {

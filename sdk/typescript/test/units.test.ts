@@ -5,6 +5,7 @@ import * as grpc from "@grpc/grpc-js";
 
 import {
   ApiError,
+  Client,
   ConflictError,
   IdempotencyKeyReusedError,
   InvalidRequestError,
@@ -84,8 +85,24 @@ test("addresses are read, and mistakes are told", () => {
   assert.deepEqual(addressOf("https://forebay.example"), { target: "forebay.example:443", secure: true });
   assert.deepEqual(addressOf("forebay:50051"), { target: "forebay:50051", secure: false });
   assert.deepEqual(addressOf("http://[::1]:50051"), { target: "[::1]:50051", secure: false });
-  for (const wrong of ["", "http://", "ftp://x", "http://h/path", "a b"]) {
+  const ports = ["http://h", "h", "http://h:80", "h:80", "http://h:443", "https://h:80", "http://[::1]", "http://h/"];
+  assert.deepEqual(
+    ports.map((url) => addressOf(url).target),
+    ["h:50051", "h:50051", "h:80", "h:80", "h:443", "h:80", "[::1]:50051", "h:50051"],
+  );
+  for (const wrong of ["", "http://", "ftp://x", "http://h/path", "a b", "http://h?a=b", "h#x", "http://user@h"]) {
     assert.throws(() => addressOf(wrong), TypeError, wrong);
+  }
+  for (const secret of ["https://me:secret@h", "me:secret@h:50051", "http://:secret@h/path"]) {
+    assert.throws(() => addressOf(secret), (error) => error instanceof TypeError && !error.message.includes("secret"));
+  }
+});
+
+test("settings for TLS are never dropped in silence", () => {
+  assert.equal(addressOf("https://h", { ca: "" }).secure, true);
+  for (const plain of ["http://h", "h:50051"]) {
+    assert.throws(() => addressOf(plain, { ca: "" }), /^TypeError: tls needs/);
+    assert.throws(() => new Client(plain, { tls: {} }), /^TypeError: tls needs/);
   }
 });
 
@@ -213,4 +230,13 @@ test("who gives up waiting takes no place", async () => {
   leave?.();
   assert.equal(gate.inside, 0);
   assert.equal(await gate.enter("a", 1, AbortSignal.abort()), undefined);
+});
+
+test("who finds no place in time gives up, and takes none later", async () => {
+  const gate = new Gate(1);
+  const { signal } = new AbortController();
+  const leave = await gate.enter("a", 1, signal);
+  assert.equal(await gate.enter("a", 1, signal, 1), undefined);
+  leave?.();
+  assert.equal(gate.inside, 0);
 });

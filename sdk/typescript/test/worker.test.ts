@@ -1,48 +1,18 @@
 // The worker against a server of our own, which says what it likes.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { TestContext } from "node:test";
 
 import * as grpc from "@grpc/grpc-js";
 
 import { InvalidRequestError, Permanent, RetryAfter, Snooze, TaskStopped, Worker } from "@forebay/client";
-import type { TaskContext, WorkerOptions } from "@forebay/client";
+import type { TaskContext } from "@forebay/client";
 import { Stop_Reason } from "../dist/gen/forebay/v1/worker_pb.js";
 import { refusal } from "./details.js";
 import { Fake } from "./fake.js";
-import type { Peer } from "./fake.js";
+import { scene } from "./scene.js";
 import { Deferred, until } from "./waiting.js";
 
 const decoder = new TextDecoder();
-
-interface Scene {
-  readonly fake: Fake;
-  readonly worker: Worker;
-  /** Begins to run, and returns the server's end of the first stream, welcomed. */
-  readonly begin: () => Promise<Peer>;
-  /** Settles when the worker has ended. */
-  readonly ended: () => Promise<void>;
-}
-
-async function scene(t: TestContext, options: WorkerOptions = {}): Promise<Scene> {
-  const fake = await Fake.start();
-  const worker = new Worker(fake.url, { logger: null, ...options });
-  const stop = new AbortController();
-  let running: Promise<void> | undefined;
-  t.after(async () => {
-    stop.abort();
-    fake.stop();
-    await running?.catch(() => {});
-  });
-  const begin = async (): Promise<Peer> => {
-    running = worker.run({ handleSignals: false, signal: stop.signal });
-    running.catch(() => {});
-    const peer = await fake.peer();
-    await peer.welcome();
-    return peer;
-  };
-  return { fake, worker, begin, ended: () => running ?? Promise.reject(new Error("it does not run")) };
-}
 
 test("it says who it is and what it can do", async (t) => {
   const { fake, worker } = await scene(t, { queues: ["default", "mail"], concurrency: 7, name: "me" });
@@ -115,6 +85,30 @@ test("what a handler returns or throws becomes the outcome", async (t) => {
   const stranger = await run("stranger");
   assert.ok(stranger.case === "failed");
   assert.match(stranger.value.message, /no handler for stranger/);
+});
+
+test("what throws when it is looked at is a failed attempt, and gives its place back", async (t) => {
+  const { worker, begin } = await scene(t, { concurrency: 1 });
+  class Odd extends Error {
+    override get message(): string {
+      throw new Error("never");
+    }
+  }
+  const odd = new Proxy({}, { getPrototypeOf: () => assert.fail("never") });
+  worker.task("test", (_, { id }) => {
+    if (id === "a") throw new Odd();
+    if (id === "b") throw odd;
+  });
+  const peer = await begin();
+  for (const id of ["a", "b"]) {
+    peer.start(id);
+    const { outcome } = await peer.next("finish");
+    assert.ok(outcome.case === "failed" && !outcome.value.permanent);
+    assert.match(outcome.value.message, /cannot be put into words/);
+  }
+  peer.start("c");
+  assert.equal((await peer.next("finish")).outcome.case, "succeeded");
+  assert.equal(worker.running, 0);
 });
 
 test("a handler is given all that is known of its task", async (t) => {
@@ -258,52 +252,6 @@ test("never more handlers run than it was told, whatever a server starts", async
   assert.equal(most, 2);
 });
 
-test("it drains: what runs is finished, and the server ends the stream", async (t) => {
-  const { worker, begin, ended } = await scene(t);
-  const going = new Deferred();
-  worker.task("test", () => going.promise);
-  const peer = await begin();
-  peer.start("a");
-  await until("it runs", () => worker.running === 1);
-  worker.drain();
-  await peer.next("drain");
-  going.resolve();
-  const finish = await peer.next("finish");
-  assert.equal(finish.outcome.case, "succeeded");
-  assert.equal(peer.closed, false, "the server has the last word");
-  peer.end();
-  await ended();
-});
-
-test("what does not finish in time is handed back, at no cost of an attempt", async (t) => {
-  const { worker, begin, ended } = await scene(t, { drainTimeout: 50 });
-  const reasons: unknown[] = [];
-  const late = new Deferred();
-  worker
-    .task("listens", (_, { signal }) => {
-      return new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason as Error)));
-    })
-    .task("deaf", (_, { signal }) => {
-      signal.addEventListener("abort", () => reasons.push((signal.reason as TaskStopped).reason));
-      return late.promise;
-    });
-  const peer = await begin();
-  peer.start("a", { kind: "listens" });
-  peer.start("b", { kind: "deaf" });
-  await until("both run", () => worker.running === 2);
-  worker.drain();
-  for (const id of ["a", "b"]) {
-    const finish = await peer.next("finish");
-    assert.deepEqual([finish.id?.taskId, finish.outcome.case], [id, "snoozed"]);
-  }
-  late.resolve();
-  await until("the last handler has ended", () => worker.running === 0);
-  peer.end();
-  await ended();
-  assert.equal(peer.count("finish"), 2, "what was handed back is not answered again");
-  assert.deepEqual(reasons, ["shutdown"]);
-});
-
 test("where the stream breaks, handlers are told, their outcomes are dropped, and it connects again", async (t) => {
   const { fake, worker, begin } = await scene(t, { concurrency: 1 });
   const [stopped, late] = [new Deferred<unknown>(), new Deferred()];
@@ -352,27 +300,6 @@ test("while a server drains, the next stream takes tasks and the old one finishe
   old.end();
 });
 
-test("a drain meanwhile goes to both streams", async (t) => {
-  const { fake, worker, begin, ended } = await scene(t);
-  const going = new Deferred();
-  worker.task("test", () => going.promise);
-  const old = await begin();
-  old.start("old");
-  await until("it runs", () => worker.running === 1);
-  old.say({ case: "drain", value: {} });
-  const next = await fake.peer();
-  await next.welcome();
-  next.start("new");
-  await until("both run", () => worker.running === 2);
-  worker.drain();
-  await Promise.all([old.next("drain"), next.next("drain")]);
-  going.resolve();
-  await Promise.all([old.next("finish"), next.next("finish")]);
-  old.end();
-  next.end();
-  await ended();
-});
-
 test("a worker that is refused for good rejects, with the reasons", async (t) => {
   const { fake, worker } = await scene(t);
   worker.task("Not A Kind", () => {});
@@ -386,6 +313,26 @@ test("a worker that is refused for good rejects, with the reasons", async (t) =>
     assert.deepEqual(error.violations, violations);
     return true;
   });
+});
+
+test("what refuses a worker that was taken once is waited out", async (t) => {
+  const { fake, worker, begin, ended } = await scene(t);
+  worker.task("test", () => {});
+  const peer = await begin();
+  peer.end({ code: grpc.status.UNAVAILABLE, details: "gone" });
+  for (const code of [grpc.status.PERMISSION_DENIED, grpc.status.UNIMPLEMENTED]) {
+    const wrong = await fake.peer();
+    await wrong.next("hello");
+    wrong.end({ code, details: "a proxy in between" });
+  }
+  const next = await fake.peer();
+  await next.welcome();
+  next.start("a");
+  await next.next("finish");
+  worker.drain();
+  await next.next("drain");
+  next.end();
+  await ended();
 });
 
 test("a server that can take no worker now is asked again, when it wants to be", async (t) => {
@@ -423,16 +370,11 @@ test("a server that comes later is found, and the log tells of it", async (t) =>
 test("mistakes are told at once", async () => {
   assert.throws(() => new Worker("http://127.0.0.1:1", { concurrency: 0 }), RangeError);
   assert.throws(() => new Worker("no address"), TypeError);
+  assert.throws(() => new Worker("http://127.0.0.1:1", { tls: {} }), TypeError);
   const worker = new Worker("http://127.0.0.1:1");
   await assert.rejects(worker.run(), /no handlers/);
   worker.task("a", () => {});
   assert.throws(() => worker.task("a", () => {}), /two handlers/);
   assert.throws(() => worker.task("b", { timeout: "soon" as "1s" }, () => {}), RangeError);
   assert.throws(() => worker.task("b", { maxAttempts: 1.5 }, () => {}), RangeError);
-});
-
-test("a worker that was drained before it runs ends at once", async () => {
-  const worker = new Worker("http://127.0.0.1:1", { logger: null }).task("a", () => {});
-  await worker.run({ signal: AbortSignal.abort() });
-  await assert.rejects(worker.run(), /runs already/);
 });
