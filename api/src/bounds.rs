@@ -49,6 +49,8 @@ pub struct Bounds {
     pub ask: Duration,
     /// How long a read waits for a task that may not be recorded yet.
     pub recording: Duration,
+    /// How long a connection may take to begin, and a client of the HTTP door to send the head of a request.
+    pub head: Duration,
     /// How long a body may take to arrive; for NDJSON, how long it may be silent.
     pub body: Duration,
     /// The longest `Prefer: wait`.
@@ -100,6 +102,7 @@ impl Default for Bounds {
             read: Duration::from_secs(5),
             ask: Duration::from_secs(2),
             recording: Duration::from_secs(2),
+            head: Duration::from_secs(15),
             body: Duration::from_secs(30),
             wait: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),

@@ -1,4 +1,5 @@
-//! The connections of a door: bounded in number. Past it, clients wait to be accepted.
+//! The connections of a door: bounded in number. Past it, clients wait to be accepted. So who connects and says nothing may
+//! not keep a place for ever.
 
 use std::{
     io,
@@ -13,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Sleep, sleep},
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -21,6 +22,8 @@ use crate::App;
 
 /// Between two attempts to accept, where that fails: no file handles are left, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What an HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Accepts connections, as many as there are places for.
 pub(crate) struct Accept {
@@ -55,6 +58,10 @@ impl Accept {
                     let _ = stream.set_nodelay(true);
                     return Some(Connection {
                         stream,
+                        opening: Some(Opening {
+                            read: 0,
+                            late: Box::pin(sleep(self.app.bounds.head)),
+                        }),
                         _place: place,
                     });
                 }
@@ -79,7 +86,31 @@ impl Accept {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// `None` once its first bytes were read.
+    opening: Option<Opening>,
     _place: OwnedSemaphorePermit,
+}
+
+/// A connection of which it is not known yet which protocol it speaks. No bound of the servers holds before.
+#[derive(Debug)]
+struct Opening {
+    /// So much of the preface.
+    read: usize,
+    late: Pin<Box<Sleep>>,
+}
+
+impl Opening {
+    /// Whether more has to come after these bytes.
+    fn goes_on(&mut self, bytes: &[u8]) -> bool {
+        let rest = &PREFACE[self.read..];
+        self.read += bytes.len();
+        !bytes.is_empty() && bytes.len() < rest.len() && rest.starts_with(bytes)
+    }
+
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the connection says nothing");
+        self.late.as_mut().poll(context).map(|()| Err(late()))
+    }
 }
 
 impl Connected for Connection {
@@ -96,7 +127,18 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(opening) = &mut self.opening else {
+            return read;
+        };
+        if read.is_pending() {
+            return opening.poll_late(context);
+        }
+        if !opening.goes_on(&buffer.filled()[before..]) {
+            self.opening = None;
+        }
+        read
     }
 }
 

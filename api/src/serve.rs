@@ -15,8 +15,6 @@ use tonic_health::ServingStatus;
 
 use crate::{App, connections::Accept, grpc, layers::grpc_edge, router::door};
 
-/// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(15);
 /// The largest head of a request, in bytes. Past it the server answers 431 by itself.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The requests that one HTTP/2 connection may have under way.
@@ -29,7 +27,7 @@ const STREAMS_MAX: u32 = 256;
 /// None at present: a connection that fails is that client's affair.
 pub async fn serve_http(app: App, listener: TcpListener) -> anyhow::Result<()> {
     let service = TowerToHyperService::new(door(app.clone()));
-    let server = server();
+    let server = server(app.bounds.head);
     let graceful = GracefulShutdown::new();
     let accept = Accept::new(&app, listener);
     let mut connections = JoinSet::new();
@@ -53,12 +51,12 @@ pub async fn serve_http(app: App, listener: TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn server() -> Builder<TokioExecutor> {
+fn server(head: Duration) -> Builder<TokioExecutor> {
     let mut server = Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(head)
         .max_buf_size(HEAD_BYTES_MAX);
     server
         .http2()

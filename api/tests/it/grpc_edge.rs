@@ -375,6 +375,32 @@ async fn connections_are_bounded_and_those_beyond_wait() {
     assert_eq!(waits.await.status.code(), Code::Ok);
 }
 
+/// What it had said is all the same. Who has begun is not asked again.
+#[tokio::test]
+async fn a_connection_that_does_not_begin_gives_its_place_back() {
+    let door = Door::bounded(Bounds {
+        connections: 2,
+        head: Duration::from_millis(100),
+        ..quick()
+    });
+    let (address, _server) = serve(&door).await;
+    let id = door.submit().await.id();
+    let first = Stranger::connect(&address).await;
+    assert_eq!(first.call(GET, &[], get(&id)).await.status.code(), Code::Ok);
+    for said in ["", "PRI * HTTP/2.0\r\n"] {
+        let mut silent = TcpStream::connect(&address).await.unwrap();
+        silent.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        let closed = timeout(PATIENCE, silent.read_to_end(&mut heard)).await;
+        // Whether it is closed or reset is all the same.
+        drop(closed.expect("it is closed"));
+    }
+    let second = Stranger::connect(&address).await;
+    for client in [second, first] {
+        assert_eq!(client.call(GET, &[], get(&id)).await.status.code(), Code::Ok);
+    }
+}
+
 /// A client that does not answer to pings: its machine is gone, say.
 #[tokio::test]
 async fn a_dead_client_is_noticed() {

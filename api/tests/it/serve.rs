@@ -104,6 +104,30 @@ async fn a_drain_has_an_end() {
 }
 
 #[tokio::test]
+async fn a_connection_that_does_not_begin_gives_its_place_back() {
+    let door = Door::bounded(Bounds {
+        connections: 1,
+        head: Duration::from_millis(100),
+        ..quick()
+    });
+    let (address, _server) = served(&door).await;
+    for said in ["", "P"] {
+        let _silent = send(address, said).await;
+        let other = send(
+            address,
+            "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        let answer = read_all(other).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // One that has begun may wait longer for its answer than it had for its first bytes.
+    let waiting = send(address, &post("prefer: wait=1\r\nconnection: close\r\n")).await;
+    let answer = read_all(waiting).await;
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_wait_on_a_connection_is_answered_when_the_process_stops() {
     let door = Door::new();
     let (address, server) = served(&door).await;

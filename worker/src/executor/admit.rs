@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forebay_broker::{Acknowledge, Delivery, Message, Token, Undecodable};
-use forebay_core::Ready;
+use forebay_core::{Kind, Ready};
 use forebay_store::{Reject, StoreError};
 use tracing::{debug, error, warn};
 
@@ -18,12 +18,15 @@ use super::{
     slots::Taken,
 };
 use crate::{
+    neighbours::Neighbour,
     shared::{STORE_CALL_MAX, Shared, chain, within},
     subscribe::Receipts,
 };
 
 /// How many kinds without a handler are told apart in the log.
 const UNKNOWN_KINDS_MAX: usize = 1_000;
+/// How often a task is handed back for a neighbour who has no room yet.
+const NEIGHBOUR_TRIES: u32 = 10;
 /// How many tasks of such kinds are remembered; then it begins anew.
 const HANDED_BACK_MAX: usize = 10_000;
 
@@ -155,26 +158,34 @@ impl Executor {
         })
     }
 
-    /// A kind that has no handler here may have one elsewhere, so its task is handed back: again and again while a
-    /// neighbour is known to have one, and else once. When it comes again, it
-    /// is left to the store: a broker delivers again before it delivers what is new, and keeps what comes after a
-    /// message that nobody takes.
+    /// A kind that has no handler here may have one elsewhere, so its task is handed back: once, or some times where a
+    /// neighbour has one, and again and again while that has room. When it comes again, it is left to the store: a
+    /// broker delivers again before it delivers what is new, and keeps what comes after a message that nobody takes.
     fn note_unknown(&mut self, ready: &Ready) -> Then {
-        if self.shared.neighbours.run(&ready.lane.queue, &ready.kind) {
-            return Then::HandBack;
-        }
-        let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
-        let kind = &ready.kind;
-        if room && self.unknown_kinds.insert(kind.clone()) {
-            warn!(%kind, "no handler here; such tasks are left to other workers of the queue");
-        }
+        let tries = match self.shared.neighbours.of(&ready.lane.queue, &ready.kind) {
+            Neighbour::Free => return Then::HandBack,
+            Neighbour::Busy => NEIGHBOUR_TRIES,
+            Neighbour::None => {
+                self.say_unknown(&ready.kind);
+                1
+            }
+        };
         if self.handed_back.len() >= HANDED_BACK_MAX {
             self.handed_back.clear();
         }
-        if self.handed_back.insert(start_of(ready)) {
+        let handed_back = self.handed_back.entry(start_of(ready)).or_default();
+        *handed_back += 1;
+        if *handed_back <= tries {
             Then::HandBack
         } else {
             Then::LeaveToStore
+        }
+    }
+
+    fn say_unknown(&mut self, kind: &Kind) {
+        let room = self.unknown_kinds.len() < UNKNOWN_KINDS_MAX;
+        if room && self.unknown_kinds.insert(kind.clone()) {
+            warn!(%kind, "no handler here; such tasks are left to other workers of the queue");
         }
     }
 }

@@ -28,7 +28,7 @@ mod slots;
 mod trace;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap},
     num::NonZero,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -118,8 +118,8 @@ pub(crate) struct Executor {
     /// What this executor adds to the gauges of the process.
     gauges: WorkerSlots,
     unknown_kinds: BTreeSet<Kind>,
-    /// Tasks of such kinds that were handed back before.
-    handed_back: HashSet<Start>,
+    /// Tasks of such kinds that were handed back before, and how often.
+    handed_back: HashMap<Start, u32>,
 }
 
 impl Executor {
@@ -165,10 +165,14 @@ impl Executor {
             announced: Some(shared.neighbours.announce(
                 shared.options.distinct_queues(),
                 shared.handlers.kinds().cloned().collect(),
+                {
+                    let slots = Arc::clone(&slots);
+                    move || slots.free() > 0
+                },
             )),
             gauges: shared.metrics.worker_slots(),
             unknown_kinds: BTreeSet::new(),
-            handed_back: HashSet::new(),
+            handed_back: HashMap::new(),
             shared,
             slots,
         };

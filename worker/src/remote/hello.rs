@@ -19,6 +19,8 @@ const KINDS_MAX: usize = 1_000;
 const SLOTS_MAX: u32 = 10_000;
 /// How many attempts a kind may have, and how long one may take: as for a submission.
 const ATTEMPTS_MAX: u32 = 1_000;
+/// How many faults are told at once.
+const FAULTS_MAX: usize = 20;
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -60,8 +62,11 @@ struct Check {
 }
 
 impl Check {
+    /// The answer goes into a header, whose length clients bound: there is no room for thousands of faults.
     fn fault(&mut self, field: impl Display, detail: impl Display) {
-        self.violations.push((field.to_string(), detail.to_string()));
+        if self.violations.len() < FAULTS_MAX {
+            self.violations.push((field.to_string(), detail.to_string()));
+        }
     }
 
     fn text(&mut self, field: &str, text: &str, bytes_min: usize) {

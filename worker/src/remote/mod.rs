@@ -8,31 +8,36 @@
 //! A stream that breaks, breaks the rules or falls silent is a worker that has died, and since this process knows, it
 //! says so to the store at once ([`Executor::run_until_gone`]).
 
+mod answers;
 mod hello;
 mod session;
 mod starts;
 mod status;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use forebay_broker::Broker;
 use forebay_core::Clock;
 use forebay_proto::v1::{
-    WorkRequest, WorkResponse,
+    WorkRequest,
     worker_service_server::{SERVICE_NAME, WorkerService, WorkerServiceServer},
 };
 use forebay_runtime::{health::Health, metrics::Metrics};
 use forebay_store::Store;
-use futures::{Stream, stream};
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tracing::warn;
 
-use self::{hello::Accepted, session::Session};
+use self::{
+    answers::{Answers, answers},
+    hello::Accepted,
+    session::Session,
+};
 use crate::{
     Handlers, Roles, WorkerOptions,
     events::{EventSender, Events},
@@ -44,11 +49,8 @@ use crate::{
 
 /// The largest message of a worker, in bytes: a result of the size that is kept, and room to say that it is too large.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// How many messages may wait to be read by a worker. Attempts wait beyond.
-const OUTBOUND_MAX: usize = 64;
-
-/// What a stream is answered with.
-type Answer = Result<WorkResponse, Status>;
+/// How long the ends of all streams may take beyond the time to drain, once the process is to stop.
+const ENDS_MAX: Duration = Duration::from_secs(5);
 
 /// How remote workers are served.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,7 +171,8 @@ impl RemoteWorkers {
     }
 
     /// Must be driven beside the service. Returns when the process is to stop and the last worker has ended: in good
-    /// order, each within its drain timeout, and what did not finish is handed back.
+    /// order, each within its drain timeout, and what did not finish is handed back. Where the store is away then, that is
+    /// left to the lease.
     pub async fn run(self) {
         let Self { common, events } = self;
         let (mut sending, mut listening) = (JoinSet::new(), JoinSet::new());
@@ -179,7 +182,15 @@ impl RemoteWorkers {
         }
         common.stop.cancelled().await;
         common.sessions.close();
-        common.sessions.wait().await;
+        let executor = &common.options.executor;
+        let limit = executor.drain_timeout + executor.handler_grace + ENDS_MAX;
+        if timeout(limit, common.sessions.wait()).await.is_err() {
+            let left = common.sessions.len();
+            warn!(
+                left,
+                "some remote workers could not be ended in good order, their leases run out"
+            );
+        }
         drop((common, listening));
         // It ends with the last sender, which the service has until its server is gone.
         let _ = timeout(EVENTS_FLUSH_MAX, sending.join_next()).await;
@@ -229,7 +240,7 @@ struct Service(Arc<Common>);
 
 #[tonic::async_trait]
 impl WorkerService for Service {
-    type WorkStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+    type WorkStream = Answers;
 
     /// Answers at once, and all else comes with the stream: a worker may wait for the head of the answer before it says
     /// who it is.
@@ -249,17 +260,17 @@ impl WorkerService for Service {
         let place = place.map_err(|_| {
             status::overloaded(format!("{most} workers are connected to this server already"))
         })?;
-        let (outbound, mut answers) = mpsc::channel(OUTBOUND_MAX);
+        let (outbound, fault, answers) = answers();
         let session = Session {
             common: Arc::clone(common),
             messages: request.into_inner(),
             outbound,
+            fault,
         };
         common.sessions.spawn(async move {
             session.run().await;
             drop(place);
         });
-        let answers = stream::poll_fn(move |cx| answers.poll_recv(cx));
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(answers))
     }
 }

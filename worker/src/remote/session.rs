@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use forebay_core::WorkerId;
 use forebay_proto::v1::{Drain, Welcome, WorkRequest, WorkResponse, work_request::Message, work_response};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -13,28 +13,38 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use super::{
-    Answer, Common,
+    Common,
+    answers::{Fault, Outbound},
     hello::{self, Accepted},
     starts::{Remote, Starts},
     status,
 };
 use crate::{Handler, Handlers, executor::Executor};
 
-/// How long the last word to a worker may take.
-const LAST_WORD_MAX: Duration = Duration::from_secs(1);
+/// How long is waited for the answer to a registration that nobody needs any more.
+const REGISTERS_MAX: Duration = Duration::from_secs(2);
 
 /// A stream whose worker has said nothing yet.
 pub(super) struct Session {
     pub(super) common: Arc<Common>,
     pub(super) messages: Streaming<WorkRequest>,
-    pub(super) outbound: mpsc::Sender<Answer>,
+    pub(super) outbound: Outbound,
+    pub(super) fault: Arc<Fault>,
+}
+
+/// A worker that is not taken.
+struct Refused {
+    status: Status,
+    /// Which the store may know already.
+    executor: Option<Box<Executor>>,
 }
 
 /// A worker that is connected, and its executor, which runs.
 struct Connected {
     common: Arc<Common>,
     messages: Streaming<WorkRequest>,
-    outbound: mpsc::Sender<Answer>,
+    outbound: Outbound,
+    fault: Arc<Fault>,
     starts: Arc<Starts>,
     run: AbortOnDropHandle<anyhow::Result<()>>,
     /// Drains the executor.
@@ -46,10 +56,13 @@ struct Connected {
 
 impl Session {
     pub(super) async fn run(mut self) {
-        let outbound = self.outbound.clone();
+        let (outbound, fault) = (self.outbound.clone(), Arc::clone(&self.fault));
         let connected = match self.welcome().await {
             Ok((accepted, slots)) => self.connect(accepted, slots).await,
-            Err(status) => Err(status),
+            Err(status) => Err(Refused {
+                status,
+                executor: None,
+            }),
         };
         match connected {
             Ok(connected) => {
@@ -57,9 +70,12 @@ impl Session {
                 drop(outbound);
                 connected.run().await;
             }
-            Err(status) => {
+            Err(Refused { status, executor }) => {
                 debug!(code = ?status.code(), reason = status.message(), "a remote worker was not taken");
-                last_word(&outbound, status).await;
+                fault.say(status);
+                if let Some(executor) = executor {
+                    end_unused(*executor).await;
+                }
             }
         }
     }
@@ -88,27 +104,36 @@ impl Session {
     }
 
     /// Starts its executor, and welcomes it once the store knows it.
-    async fn connect(self, hello: Accepted, slots: OwnedSemaphorePermit) -> Result<Connected, Status> {
+    async fn connect(self, hello: Accepted, slots: OwnedSemaphorePermit) -> Result<Connected, Refused> {
         let Self {
             common,
             messages,
             outbound,
+            fault,
         } = self;
         let starts = Arc::new(Starts::new(&outbound, Arc::clone(&common.clock)));
         let shared = common.shared(&hello, handlers(&hello, &starts));
         let (drain, gone) = (CancellationToken::new(), CancellationToken::new());
         let executor = Executor::new(Arc::new(shared), &drain);
         let registered = tokio::select! {
-            registered = timeout(common.options.hello_max, executor.registered()) => registered,
-            () = common.stop.cancelled() => return Err(status::shutting_down()),
-            () = outbound.closed() => return Err(Status::cancelled("the worker is gone")),
+            registered = timeout(common.options.hello_max, executor.registered()) => {
+                registered.ok().flatten().ok_or_else(status::unregistered)
+            }
+            () = common.stop.cancelled() => Err(status::shutting_down()),
+            () = outbound.closed() => Err(Status::cancelled("the worker is gone")),
         };
-        let Ok(Some(worker)) = registered else {
-            return Err(status::unregistered());
+        let worker = match registered {
+            Ok(worker) => worker,
+            Err(status) => {
+                return Err(Refused {
+                    status,
+                    executor: Some(Box::new(executor)),
+                });
+            }
         };
         info!(%worker, name = hello.name, sdk = hello.sdk, slots = hello.slots, "a remote worker is connected");
         // There is room for the first message.
-        let _ = outbound.send(Ok(welcome(&common, worker))).await;
+        let _ = outbound.send(welcome(&common, worker)).await;
         let run = executor.run_until_gone(
             drain.clone(),
             patience(&common),
@@ -123,6 +148,7 @@ impl Session {
             common,
             messages,
             outbound,
+            fault,
             starts,
             drain,
             gone,
@@ -135,9 +161,11 @@ impl Connected {
     /// Until its executor has ended: since it drained, or since the worker is gone.
     async fn run(mut self) {
         let _counted = self.common.metrics.remote_worker();
-        let farewell = farewell(&self.common, &self.drain, &self.outbound);
+        let farewell = tell(&self.common, &self.starts, &self.drain, &self.outbound);
         let conversation = converse(&self.common, &mut self.messages, &self.starts, &self.drain);
+        // What the worker has said before it was gone is heard.
         let ended = tokio::select! {
+            biased;
             ended = &mut self.run => Ok(ended),
             status = conversation => Err(status),
             () = self.outbound.closed() => Err(Some(Status::cancelled("nobody reads the stream any more"))),
@@ -150,7 +178,7 @@ impl Connected {
                 self.drain.cancel();
                 if let Some(status) = status {
                     info!(reason = status.message(), "a remote worker is gone");
-                    last_word(&self.outbound, status).await;
+                    self.fault.say(status);
                 }
                 (&mut self.run).await
             }
@@ -164,7 +192,7 @@ impl Connected {
             error = problem,
             "the executor of a remote worker broke, its lease runs out"
         );
-        last_word(&self.outbound, status::internal()).await;
+        self.fault.say(status::internal());
     }
 }
 
@@ -201,12 +229,17 @@ async fn converse(
     }
 }
 
+/// Tells the worker what is to end: tasks, and this server. Never returns.
+async fn tell(common: &Common, starts: &Starts, drain: &CancellationToken, outbound: &Outbound) {
+    tokio::join!(starts.say_stops(), farewell(common, drain, outbound));
+}
+
 /// Tells the worker when this server is about to end. Never returns.
-async fn farewell(common: &Common, drain: &CancellationToken, outbound: &mpsc::Sender<Answer>) {
+async fn farewell(common: &Common, drain: &CancellationToken, outbound: &Outbound) {
     common.stop.cancelled().await;
     drain.cancel();
     let _ = outbound
-        .send(Ok(answer(work_response::Message::Drain(Drain {}))))
+        .send(answer(work_response::Message::Drain(Drain {})))
         .await;
     pending::<()>().await;
 }
@@ -245,7 +278,16 @@ fn answer(message: work_response::Message) -> WorkResponse {
     }
 }
 
-async fn last_word(outbound: &mpsc::Sender<Answer>, status: Status) {
-    // It may not listen any more.
-    let _ = timeout(LAST_WORD_MAX, outbound.send(Err(status))).await;
+/// Ends an executor that has run nothing. Its registration may be under way: what the store has noted is undone, so that
+/// nobody is listed who never worked.
+async fn end_unused(executor: Executor) {
+    let _ = timeout(REGISTERS_MAX, executor.registered()).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    if let Err(problem) = executor.run(stop).await {
+        warn!(
+            error = format!("{problem:#}"),
+            "the executor of a remote worker broke, its lease runs out"
+        );
+    }
 }

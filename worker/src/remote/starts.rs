@@ -1,7 +1,8 @@
 //! The handler of all kinds of a remote worker, and the table of what was started there and has not ended.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,12 +11,12 @@ use async_trait::async_trait;
 use forebay_core::{Clock, Json, TaskId, Timestamp};
 use forebay_proto::v1::{self, WorkResponse, finish::Outcome, stop::Reason, work_response::Message};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::Instant,
 };
 
-use super::Answer;
-use crate::{Execution, Handler, HandlerError, HandlerResult, LogTail, StopReason, handlers::Progress};
+use super::answers::Outbound;
+use crate::{Execution, Handler, HandlerError, HandlerResult, LogTail, Stop, StopReason, handlers::Progress};
 
 /// One start of one task.
 type Start = (TaskId, u32);
@@ -23,9 +24,13 @@ type Start = (TaskId, u32);
 /// What runs at the other end, and the way there.
 pub(super) struct Starts {
     /// The session has the sender itself: when it ends, so does the stream.
-    outbound: mpsc::WeakSender<Answer>,
+    outbound: mpsc::WeakSender<WorkResponse>,
     clock: Arc<dyn Clock>,
     open: Mutex<HashMap<Start, Open>>,
+    /// What the worker is still to be told, in time or not: it must not go on with what has ended. No more than there are
+    /// slots, since nothing else is started before.
+    stops: Mutex<VecDeque<v1::Stop>>,
+    stops_come: Notify,
 }
 
 /// A start that has not ended, with what may be said of it.
@@ -39,15 +44,20 @@ struct Open {
 struct Waiting<'a> {
     starts: &'a Starts,
     start: Start,
+    execution_stop: Stop,
+    /// Whether the worker was told to start it, and nothing was said of a stop.
+    is_told: bool,
     finished: oneshot::Receiver<HandlerResult>,
 }
 
 impl Starts {
-    pub(super) fn new(outbound: &mpsc::Sender<Answer>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(outbound: &Outbound, clock: Arc<dyn Clock>) -> Self {
         Self {
             outbound: outbound.downgrade(),
             clock,
             open: Mutex::default(),
+            stops: Mutex::default(),
+            stops_come: Notify::new(),
         }
     }
 
@@ -97,20 +107,45 @@ impl Starts {
         Waiting {
             starts: self,
             start,
+            execution_stop: execution.stop.clone(),
+            is_told: false,
             finished,
         }
     }
 
     /// Tells the worker, once it has room to hear it.
-    async fn tell(&self, message: Message) {
-        let Some(outbound) = self.outbound.upgrade() else {
-            return;
-        };
-        let answer = WorkResponse {
-            message: Some(message),
-        };
+    async fn say_start(&self, start: v1::Start) {
         // Nobody hears it where the stream is gone, which the session knows by itself.
-        let _ = outbound.send(Ok(answer)).await;
+        if let Some(outbound) = self.outbound.upgrade()
+            && let Some(place) = self.place_after_stops(&outbound).await
+        {
+            place.send(message(Message::Start(start)));
+        }
+    }
+
+    /// Tells the worker what is to stop, once it has room to hear it. Never returns.
+    pub(super) async fn say_stops(&self) {
+        loop {
+            self.stops_come.notified().await;
+            if let Some(outbound) = self.outbound.upgrade() {
+                self.place_after_stops(&outbound).await;
+            }
+        }
+    }
+
+    /// A place for one message, once all Stops are said.
+    async fn place_after_stops<'a>(&self, outbound: &'a Outbound) -> Option<mpsc::Permit<'a, WorkResponse>> {
+        loop {
+            let place = outbound.reserve().await.ok()?;
+            let Some(stop) = self.stops().pop_front() else {
+                return Some(place);
+            };
+            place.send(message(Message::Stop(stop)));
+        }
+    }
+
+    fn stops(&self) -> MutexGuard<'_, VecDeque<v1::Stop>> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Start, Open>> {
@@ -124,14 +159,26 @@ impl Waiting<'_> {
     async fn finished(&mut self) -> HandlerResult {
         match (&mut self.finished).await {
             Ok(result) => result,
-            Err(_) => std::future::pending().await,
+            Err(_) => pending().await,
+        }
+    }
+
+    /// Has the worker told that it is to end, where it was told to begin.
+    fn stop(&mut self, reason: StopReason) {
+        if std::mem::take(&mut self.is_told) {
+            self.starts.stops().push_back(stop_message(self.start, reason));
+            self.starts.stops_come.notify_one();
         }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.starts.lock().remove(&self.start);
+        let is_open = self.starts.lock().remove(&self.start).is_some();
+        if is_open {
+            let reason = self.execution_stop.reason();
+            self.stop(reason.unwrap_or(StopReason::Shutdown));
+        }
     }
 }
 
@@ -143,16 +190,25 @@ impl Handler for Remote {
     async fn run(&self, execution: Execution) -> HandlerResult {
         let starts = &self.0;
         let mut waiting = starts.begin(&execution);
-        starts
-            .tell(Message::Start(start_message(&execution, starts.clock.now())))
-            .await;
+        let start = start_message(&execution, starts.clock.now());
+        tokio::select! {
+            biased;
+            _ = execution.stop.cancelled() => {
+                return Err(HandlerError::retryable("the worker had no room to hear of it"));
+            }
+            () = starts.say_start(start) => waiting.is_told = true,
+        }
         tokio::select! {
             result = waiting.finished() => return result,
-            reason = execution.stop.cancelled() => {
-                starts.tell(Message::Stop(stop_message(waiting.start, reason))).await;
-            }
+            reason = execution.stop.cancelled() => waiting.stop(reason),
         }
         waiting.finished().await
+    }
+}
+
+fn message(message: Message) -> WorkResponse {
+    WorkResponse {
+        message: Some(message),
     }
 }
 

@@ -659,6 +659,100 @@ async fn while_the_store_is_away_no_worker_is_taken() {
     server.worker(hello("test", 1)).await;
 }
 
+#[tokio::test]
+async fn a_worker_that_was_given_up_before_it_was_known_is_not_listed() {
+    let world = World::default();
+    let hello_max = Duration::from_millis(200);
+    let server = world
+        .serve(RemoteOptions {
+            hello_max,
+            ..without_lease()
+        })
+        .await;
+    world.store.set_slow_to_register(true);
+    let status = server.refused(Say::Hello(hello("test", 1))).await;
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    holds("the store knows it", || world.store.worker_count() == 1).await;
+    world.store.set_slow_to_register(false);
+    holds("its row is gone", || world.store.worker_count() == 0).await;
+}
+
+/// More slots than there is room for messages to a worker that does not read them.
+const MANY: u32 = 100;
+
+impl World {
+    /// So much to run that a worker of so many slots has to read some before it can be told all.
+    async fn flood(&self) -> Vec<TaskId> {
+        let payload = Json::of(&"x".repeat(16 * 1024)).unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..MANY {
+            let task = SubmitRequest {
+                payload: Some(payload.clone()),
+                ..request()
+            };
+            ids.push(self.submit(task).await);
+        }
+        ids
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_read_does_not_take_a_fault_for_a_good_end() {
+    let world = World::default();
+    let _clerk = world.clerk(NEVER);
+    let server = world.serve(without_lease()).await;
+    let mut worker = server.worker(hello("test", MANY)).await;
+    for id in world.flood().await {
+        world.wait_for(id, State::Running).await;
+    }
+    worker.say(Say::Hello(hello("test", 1))).await;
+    holds("it is given up", || server.metric("forebay_remote_workers{} 0")).await;
+    let (heard, end) = worker.ends_after().await;
+    assert_eq!(end.unwrap_err().code(), Code::FailedPrecondition);
+    assert!(heard.len() < MANY as usize, "{} are stale", heard.len());
+}
+
+#[tokio::test]
+async fn a_worker_that_is_slow_to_read_hears_of_every_stop() {
+    let world = World::default();
+    let _clerk = world.clerk(NEVER);
+    let server = world.serve(without_lease()).await;
+    let quick = KindSettings {
+        timeout: Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 500_000_000,
+        }),
+        max_attempts: Some(1),
+        ..kind("test")
+    };
+    let mut worker = server
+        .worker(Hello {
+            kinds: vec![quick, kind("last")],
+            ..hello("test", MANY)
+        })
+        .await;
+    world.wait_for_all(&world.flood().await, State::Failed).await;
+    let last = SubmitRequest {
+        kind: "last".to_owned(),
+        ..request()
+    };
+    world.submit(last).await;
+    let mut open = Vec::new();
+    loop {
+        match worker.hear().await {
+            Heard::Start(start) if start.kind == "last" => break,
+            Heard::Start(start) => open.push(start.id),
+            Heard::Stop(stop) => {
+                let before = open.len();
+                open.retain(|id| *id != stop.id);
+                assert_eq!(open.len() + 1, before, "a stop of what was started");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(open.len(), 0, "attempts that have ended go on");
+}
+
 /// Each has a handler for one of two kinds of one queue. What comes to the wrong one is not left to the store.
 #[tokio::test]
 async fn neighbours_in_one_process_give_each_other_what_is_theirs() {

@@ -19,6 +19,7 @@ use forebay_store::{
     ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
     record_then_claim,
 };
+use tokio::sync::watch;
 
 struct Row {
     task: Submission,
@@ -79,6 +80,8 @@ struct Faults {
 pub(crate) struct MemoryStore {
     state: Arc<Mutex<State>>,
     faults: Mutex<Faults>,
+    /// Registrations are obeyed, and answered later.
+    slow_to_register: watch::Sender<bool>,
 }
 
 fn unavailable(doing: &'static str) -> StoreError {
@@ -104,8 +107,12 @@ impl MemoryStore {
     pub(crate) fn connection(&self) -> Arc<Self> {
         Arc::new(Self {
             state: Arc::clone(&self.state),
-            faults: Mutex::default(),
+            ..Self::default()
         })
+    }
+
+    pub(crate) fn set_slow_to_register(&self, slow: bool) {
+        self.slow_to_register.send_replace(slow);
     }
 
     pub(crate) fn set_away(&self, away: bool) {
@@ -363,7 +370,10 @@ impl Execute for MemoryStore {
             };
             state.workers.insert(beat.worker.id, worker);
             Ok(())
-        })
+        })?;
+        let mut slow = self.slow_to_register.subscribe();
+        slow.wait_for(|slow| !slow).await.expect("the store is there");
+        Ok(())
     }
 
     async fn heartbeat(&self, beat: &Heartbeat) -> Result<HeartbeatReply> {

@@ -17,10 +17,15 @@ use forebay_worker::{RemoteOptions, RemoteWorkers};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{Status, Streaming, transport::server::TcpIncoming};
+use tonic::{
+    Status, Streaming,
+    transport::{Endpoint, server::TcpIncoming},
+};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How much is on its way to a worker that has not read it, in bytes: the least that HTTP/2 begins with.
+const WINDOW: u32 = 65_535;
 
 pub(super) struct Server {
     url: String,
@@ -90,7 +95,10 @@ impl Server {
         let (say, said) = mpsc::channel(16);
         let first = WorkRequest { message: Some(first) };
         say.send(first).await.unwrap();
-        let mut client = WorkerServiceClient::connect(self.url.clone()).await.unwrap();
+        // Who does not read is soon behind.
+        let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
+        let endpoint = endpoint.initial_stream_window_size(WINDOW);
+        let mut client = WorkerServiceClient::new(endpoint.connect().await.unwrap());
         let answer = timeout(PATIENCE, client.work(ReceiverStream::new(said))).await;
         let mut hear = answer.expect("it answers")?.into_inner();
         let first = timeout(PATIENCE, hear.message()).await.expect("it answers")?;
@@ -192,6 +200,19 @@ impl Client {
         match heard.expect("the stream ends in time")? {
             None => Ok(()),
             Some(other) => panic!("no end: {other:?}"),
+        }
+    }
+
+    /// How the stream ends, and what is heard before.
+    pub(super) async fn ends_after(&mut self) -> (Vec<Heard>, Result<(), Status>) {
+        let mut all = Vec::new();
+        loop {
+            let heard = timeout(PATIENCE, self.hear.message()).await;
+            match heard.expect("the stream ends in time") {
+                Ok(Some(heard)) => all.extend(heard.message),
+                Ok(None) => return (all, Ok(())),
+                Err(status) => return (all, Err(status)),
+            }
         }
     }
 
