@@ -24,7 +24,7 @@ test: test-tools ## Run every test: units, conformance, faults, end to end
 	@$(MAKE) test-deploy
 	@$(MAKE) chaos-short
 
-test-sdk: test-tools ## Test the packages for Python and TypeScript against the binary; a minute
+test-sdk: test-tools ## Test the packages for Python and TypeScript against the binary; a few minutes
 	$(CARGO) build --locked --package forebay
 	scripts/test-sdk
 
