@@ -3,10 +3,11 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Forebay's own API and messages.
-const OURS: [&str; 5] = [
+const OURS: [&str; 6] = [
     "forebay/v1/task.proto",
     "forebay/v1/queue.proto",
     "forebay/v1/schedule.proto",
+    "forebay/v1/limit.proto",
     "forebay/v1/worker.proto",
     "forebay/wire/v1/wire.proto",
 ];

@@ -8,21 +8,22 @@ use forebay_runtime::{guard::Away, supervise::keep_running};
 use futures::StreamExt;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::App;
+use crate::{App, ops};
 
 /// What is said of a broker that fails, of which nothing else is known.
 const UNANSWERED: &str = "the broker does not answer";
 /// For how long a report of the broker's health counts.
 const REPORT_TTL: Duration = Duration::from_secs(15);
 
-/// Hears and tells events, counts the queues every second or so, and reports whether the broker can take tasks,
-/// which is what readiness means here: without the store, submissions go on. Ends when `stop` is cancelled.
+/// Hears and tells events, counts the queues and learns the schemas of kinds every second or so, and reports whether the broker can take tasks
+/// and the schemas were read once, which is what readiness means here: without the store, submissions go on. Ends when `stop` is cancelled.
 pub async fn background(app: App) {
     tokio::join!(
         hear(&app),
         tell(&app),
         app.observer.run(app.stop.clone()),
-        watch_broker(&app)
+        watch_broker(&app),
+        ops::kinds::follow(&app)
     );
 }
 
@@ -39,7 +40,7 @@ async fn hear(app: &App) {
                 heard = signals.next() => match heard {
                     Some(Signal::Events(events)) => app.hub.hear(events),
                     Some(Signal::Progress(ids)) => app.hub.hear_progress(&ids),
-                    Some(Signal::Cancel(_) | Signal::QueuesChanged) => {}
+                    Some(Signal::Cancel(_) | Signal::QueuesChanged | Signal::Due) => {}
                     None => anyhow::bail!("the connection for signals ended"),
                 },
             }

@@ -77,12 +77,32 @@ codes! {
     QueueNotFound = "queue_not_found", 404, NotFound, "There is no such queue", None;
     /// There is no such schedule.
     ScheduleNotFound = "schedule_not_found", 404, NotFound, "There is no such schedule", None;
+    /// The kind has no schema, or not that version.
+    SchemaNotFound = "schema_not_found", 404, NotFound, "There is no such schema", None;
+    /// There is no such limit.
+    LimitNotFound = "limit_not_found", 404, NotFound, "There is no such limit", None;
+    /// There is no such webhook.
+    WebhookNotFound = "webhook_not_found", 404, NotFound, "There is no such webhook", None;
+    /// There is no such batch.
+    BatchNotFound = "batch_not_found", 404, NotFound, "There is no such batch", None;
+    /// There is no such operation.
+    OperationNotFound = "operation_not_found", 404, NotFound, "There is no such operation", None;
     /// The path does not know this method.
     MethodNotAllowed = "method_not_allowed", 405, Unimplemented, "The method is not allowed here", None;
     /// The body took too long to arrive.
     BodyTimeout = "body_timeout", 408, DeadlineExceeded, "The body took too long to arrive", Some(1);
     /// The task's state forbids it.
     StateConflict = "state_conflict", 409, FailedPrecondition, "The state of the task does not allow this", None;
+    /// There is a task with the same unique key.
+    UniqueConflict = "unique_conflict", 409, AlreadyExists, "There is a task with the same unique key", None;
+    /// The webhook is disabled.
+    WebhookDisabled = "webhook_disabled", 409, FailedPrecondition, "The webhook is disabled", None;
+    /// The batch takes no more tasks, or is complete.
+    BatchClosed = "batch_closed", 409, FailedPrecondition, "The batch is closed or complete", None;
+    /// There are as many limits as there may be.
+    TooManyLimits = "too_many_limits", 409, FailedPrecondition, "There are too many limits", None;
+    /// As many kinds as may have schemas have one.
+    TooManySchemas = "too_many_schemas", 409, FailedPrecondition, "Too many kinds have schemas", None;
     /// The body is too large.
     BodyTooLarge = "body_too_large", 413, InvalidArgument, "The body is too large", None;
     /// The payload is too large.

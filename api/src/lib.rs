@@ -11,6 +11,7 @@ pub mod error;
 mod events;
 mod grpc;
 mod http;
+mod kinds;
 mod layers;
 mod ops;
 mod router;
@@ -43,7 +44,7 @@ pub use serve::{Further, serve_grpc, serve_grpc_with, serve_http};
 
 use crate::{
     events::{Announcer, Hub},
-    ops::{queues::observer, recent::RecentKeys},
+    ops::{counts::RecentCounts, queues::observer, recent::RecentKeys, unique::RecentMarks},
 };
 
 /// How many reads may be put to the store a second time: a tenth of all, and a few a second in any case, counted over
@@ -88,6 +89,9 @@ pub struct State {
     pub(crate) announcer: Announcer,
     pub(crate) observer: Observer,
     pub(crate) recent: RecentKeys,
+    pub(crate) marks: RecentMarks,
+    pub(crate) counts: RecentCounts,
+    pub(crate) schemas: kinds::Schemas,
     /// How long accepted submissions took: the most frequent of all observations.
     pub(crate) accepted: OnceLock<RequestDurations>,
     pub(crate) retries: TpsBudget,
@@ -169,6 +173,9 @@ impl App {
             announcer: Announcer::new(),
             observer,
             recent: RecentKeys::default(),
+            marks: RecentMarks::default(),
+            counts: RecentCounts::default(),
+            schemas: kinds::Schemas::default(),
             accepted: OnceLock::new(),
             retries: TpsBudget::new(RETRIES_TTL, RETRIES_PER_SECOND, RETRIES_SHARE),
         }))

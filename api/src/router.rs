@@ -23,7 +23,10 @@ use tower::Service;
 use crate::{
     App,
     error::{ApiError, Code},
-    http::{batch, docs, events, health, queues, rejects, schedules, tasks, workers},
+    http::{
+        batch, batches, docs, events, explain, health, kinds, limits, operations, queues, rejects, schedules,
+        tasks, webhooks, workers,
+    },
     layers::{self, limit::Pool},
 };
 
@@ -44,29 +47,58 @@ fn submissions() -> Routes {
     Routes::new()
         .post("/v1/tasks", tasks::submit)
         .post("/v1/tasks/batch", batch::submit)
+        .post("/v1/batches", batches::open)
+        .post("/v1/batches/{id}/tasks", batches::add)
 }
 
 fn changes() -> Routes {
     Routes::new()
         .post("/v1/tasks/{id}/cancel", tasks::cancel)
         .post("/v1/tasks/{id}/retry", tasks::retry)
+        .post("/v1/batches/{id}/close", batches::close)
+        .post("/v1/batches/{id}/cancel", batches::cancel)
         .post("/v1/queues/{queue}/pause", queues::pause)
         .post("/v1/queues/{queue}/resume", queues::resume)
+        .post("/v1/operations", operations::begin)
+        .post("/v1/operations/{operation}/abort", operations::abort)
         .put("/v1/schedules/{name}", schedules::put)
         .delete("/v1/schedules/{name}", schedules::delete)
+        .post("/v1/schedules/{name}/pause", schedules::pause)
+        .post("/v1/schedules/{name}/resume", schedules::resume)
+        .put("/v1/kinds/{kind}/schema", kinds::put)
+        .delete("/v1/kinds/{kind}/schema", kinds::delete)
+        .put("/v1/limits/{name}", limits::put)
+        .delete("/v1/limits/{name}", limits::delete)
+        .put("/v1/webhooks/{name}", webhooks::put)
+        .delete("/v1/webhooks/{name}", webhooks::delete)
+        .post("/v1/webhooks/{name}/test", webhooks::test)
+        .post("/v1/webhooks/{name}/replay", webhooks::replay)
 }
 
 fn reads() -> Routes {
     Routes::new()
         .get("/v1/tasks", tasks::list)
         .get("/v1/tasks/{id}", tasks::get)
+        .get("/v1/tasks/{id}/explain", explain::get)
         .get("/v1/tasks/{id}/events", events::of_task)
         .get("/v1/events", events::all)
+        .get("/v1/batches", batches::list)
+        .get("/v1/batches/{id}", batches::get)
+        .get("/v1/batches/{id}/tasks", batches::tasks)
         .get("/v1/queues", queues::list)
         .get("/v1/queues/{queue}", queues::get)
         .get("/v1/queues/{queue}/autoscale", queues::autoscale)
         .get("/v1/schedules", schedules::list)
         .get("/v1/schedules/{name}", schedules::get)
+        .get("/v1/kinds", kinds::list)
+        .get("/v1/kinds/{kind}/schema", kinds::get)
+        .get("/v1/limits", limits::list)
+        .get("/v1/limits/{name}", limits::get)
+        .get("/v1/webhooks", webhooks::list)
+        .get("/v1/webhooks/{name}", webhooks::get)
+        .get("/v1/webhooks/{name}/deliveries", webhooks::deliveries)
+        .get("/v1/operations", operations::list)
+        .get("/v1/operations/{operation}", operations::get)
         .get("/v1/workers", workers::list)
         .get("/v1/rejects", rejects::list)
 }

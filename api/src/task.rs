@@ -1,7 +1,11 @@
 //! A task as the doors show it.
 
-use forebay_core::{AttemptError, Json, Lifecycle, State, Submission, Task, TaskProgress, Timestamp};
+pub(crate) mod terms;
+
+use forebay_core::{AttemptError, Json, State, Submission, Task, TaskProgress, Timestamp};
 use serde::Serialize;
+
+use terms::TermsBody;
 
 /// A task in JSON. Its members are part of the contract.
 #[derive(Debug, Serialize)]
@@ -28,6 +32,8 @@ pub(crate) struct TaskBody<'a> {
     errors: &'a [AttemptError],
     log: Option<&'a str>,
     cancel_requested: bool,
+    #[serde(flatten)]
+    terms: TermsBody<'a>,
 }
 
 impl<'a> From<&'a Task> for TaskBody<'a> {
@@ -55,6 +61,7 @@ impl<'a> From<&'a Task> for TaskBody<'a> {
             errors: &task.errors,
             log: task.log.as_deref(),
             cancel_requested: task.cancel_requested,
+            terms: TermsBody::from(task.terms.as_deref()),
         }
     }
 }
@@ -62,7 +69,7 @@ impl<'a> From<&'a Task> for TaskBody<'a> {
 /// Writes a task that was accepted a moment ago, as [`TaskBody`] does. Half of it is always the same then, and names
 /// need no escaping, so that there is little left to do for the most frequent of all answers.
 pub(crate) fn write_accepted(task: &Task) -> Vec<u8> {
-    let mut text = Vec::with_capacity(512 + task.payload.as_bytes().len());
+    let mut text = Vec::with_capacity(768 + task.payload.as_bytes().len());
     write_members(&mut text, task);
     text
 }
@@ -96,7 +103,16 @@ fn write_members(text: &mut Vec<u8>, task: &Task) {
     write_value(text, &task.created_at);
     text.extend_from_slice(b",\"started_at\":null,\"finished_at\":null,\"timeout_seconds\":");
     write_value(text, &task.timeout.map(|timeout| timeout.as_secs_f64()));
-    text.extend_from_slice(b",\"worker\":null,\"errors\":[],\"log\":null,\"cancel_requested\":false}");
+    text.extend_from_slice(b",\"worker\":null,\"errors\":[],\"log\":null,\"cancel_requested\":false,");
+    match &task.terms {
+        None => text.extend_from_slice(terms::NONE),
+        Some(terms) => {
+            let brace = text.len();
+            write_value(text, &TermsBody::from(Some(&**terms)));
+            // Its members follow those above.
+            text.remove(brace);
+        }
+    }
 }
 
 fn write_value(text: &mut Vec<u8>, value: &impl Serialize) {
@@ -112,7 +128,7 @@ pub(crate) fn accepted(submission: &Submission) -> Task {
         kind: submission.kind.clone(),
         queue: submission.lane.queue.clone(),
         priority: submission.lane.priority,
-        state: Lifecycle::accepted(submission.run_at).state,
+        state: submission.state(),
         payload: submission.payload.clone(),
         result: None,
         attempt: 0,
@@ -131,6 +147,7 @@ pub(crate) fn accepted(submission: &Submission) -> Task {
         progress: None,
         traceparent: submission.traceparent.clone(),
         fingerprint: submission.fingerprint,
+        terms: submission.terms.clone(),
     }
 }
 
@@ -168,7 +185,12 @@ mod tests {
             timeout_seconds: Some(2.5),
             ..SubmitRequest::default()
         };
+        let on_terms = SubmitRequest {
+            terms: terms::tests::all(),
+            ..full.clone()
+        };
         for (request, now) in [
+            (on_terms, "2026-03-01T12:00:00Z"),
             (plain.clone(), "2026-03-01T12:00:00Z"),
             (plain, "2026-03-01T12:00:00.120Z"),
             (full, "2026-03-01T12:00:00.000001Z"),

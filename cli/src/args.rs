@@ -1,5 +1,11 @@
 //! The command line. Settings are declared in `forebay_runtime::config::args`; what is only a command's own is here.
 
+mod batches;
+mod kinds;
+mod limits;
+mod terms;
+mod webhooks;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand};
@@ -11,6 +17,12 @@ use forebay_runtime::config::{
     },
     values::{duration, positive_duration},
 };
+
+pub(crate) use batches::{AddToBatch, Batches, BatchesCommand, Latest, OpenBatch};
+pub(crate) use kinds::{Kinds, KindsCommand, PutKind};
+pub(crate) use limits::{Limits, LimitsCommand, PutLimit};
+pub(crate) use terms::{RunTerms, TaskTerms};
+pub(crate) use webhooks::{ListDeliveries, PutWebhook, ReplayWebhook, Webhooks, WebhooksCommand};
 
 const EXIT_CODES: &str = "\
 Exit codes of the client commands:
@@ -54,6 +66,8 @@ pub(crate) enum Called {
     Submit(Box<Submit>),
     /// Show a task.
     Get(Get),
+    /// Say why a task is where it is: the one thing that it waits for.
+    Explain(Get),
     /// List tasks, newest first.
     List(List),
     /// Cancel tasks.
@@ -70,8 +84,18 @@ pub(crate) enum Called {
     Pause(QueueCommand),
     /// Resume a queue that was paused.
     Resume(QueueCommand),
+    /// Retry, cancel or delete many tasks: begin, show and abort operations.
+    Operations(Operations),
+    /// Submit tasks together and look at them together: batches and chains.
+    Batches(Batches),
     /// Submit tasks by the clock: make, show and delete schedules.
     Schedules(Schedules),
+    /// Say what payloads must look like, by kind: register, show and delete JSON Schemas.
+    Kinds(Kinds),
+    /// Say how many tasks run, or start, at a time: make, show and delete limits.
+    Limits(Limits),
+    /// Say who hears of the ends of tasks: make, try and delete webhooks, and tell them again.
+    Webhooks(Webhooks),
     /// Show messages that nobody could decode; they were set aside.
     Rejects(Rejects),
     /// Show the effective configuration, and where each value comes from.
@@ -85,6 +109,13 @@ pub(crate) fn command() -> Command {
         // What all client commands have, whether it stands before a command below it or after.
         .mut_subcommand("schedules", |schedules| {
             schedules.mut_args(|arg| arg.global(true))
+        })
+        .mut_subcommand("batches", |batches| batches.mut_args(|arg| arg.global(true)))
+        .mut_subcommand("kinds", |kinds| kinds.mut_args(|arg| arg.global(true)))
+        .mut_subcommand("limits", |limits| limits.mut_args(|arg| arg.global(true)))
+        .mut_subcommand("webhooks", |webhooks| webhooks.mut_args(|arg| arg.global(true)))
+        .mut_subcommand("operations", |operations| {
+            operations.mut_args(|arg| arg.global(true))
         })
         // It shows every setting, and none is required to be shown.
         .mut_subcommand("config", |config| {
@@ -250,6 +281,8 @@ Examples:
   forebay submit echo '{\"hello\": \"world\"}' --wait 10s
   forebay submit report --queue slow --delay 5m --tag customer=17
   jq -n '{user: 17}' | forebay submit welcome-mail - --idempotency-key welcome-17
+  forebay submit invoice '{\"order\": 7}' --unique-key order-7 --expires-in 1h --retry-delays 1s,10s,1m
+  forebay submit publish --after \"$DRAFT\",\"$REVIEW\" --limit-key site-3 --notify billing
   forebay submit --file tasks.ndjson --ids accepted.txt
 
 A line of such a file is a task as in POST /v1/tasks: {\"kind\": \"echo\", \"payload\": 1}")]
@@ -262,7 +295,7 @@ pub(crate) struct Submit {
     pub(crate) payload: Option<String>,
     /// Submit each line of this file, or of standard input where it is -.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["payload", "queue", "priority", "delay", "run_at", "tag",
-        "max_attempts", "timeout", "idempotency_key", "wait"])]
+        "max_attempts", "timeout", "idempotency_key", "wait", "RunTerms", "TaskTerms"])]
     pub(crate) file: Option<PathBuf>,
     /// With --file: write the ids of the accepted tasks to this file, one a line.
     #[arg(long, value_name = "PATH")]
@@ -294,6 +327,10 @@ pub(crate) struct Submit {
     /// Wait for the task to end, up to this long, and show its result.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) task_terms: TaskTerms,
+    #[command(flatten)]
+    pub(crate) run_terms: RunTerms,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -462,6 +499,8 @@ pub(crate) struct PutSchedule {
     /// How long one attempt may take.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) run_terms: RunTerms,
 }
 
 #[derive(Debug, Args)]
@@ -475,6 +514,92 @@ pub(crate) struct ScheduleNames {
     /// The schedules.
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  forebay operations retry --kind report --error timeout --dry-run    counts, and names some
+  forebay operations retry --kind report --error timeout --rate 50
+  forebay operations cancel --queue slow --wait
+  forebay operations delete --state failed --before 30d
+  forebay operations abort 0198c4d2-7c9e-7cc3-9d4e-0a1b2c3d4e5f
+
+Without a command it lists."
+)]
+pub(crate) struct Operations {
+    #[command(subcommand)]
+    pub(crate) command: Option<OperationsCommand>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationsCommand {
+    /// List the latest operations.
+    List,
+    /// Show an operation and how far it is.
+    Get(OperationArg),
+    /// Bring back all tasks that a filter means: the failed ones, unless another state is given.
+    Retry(Box<BeginOperation>),
+    /// Cancel all tasks that a filter means and that have not ended.
+    Cancel(Box<BeginOperation>),
+    /// Delete all tasks that a filter means and that have ended.
+    Delete(Box<BeginOperation>),
+    /// End an operation. What was done stays.
+    Abort(OperationArg),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperationArg {
+    /// The operation.
+    pub(crate) id: String,
+}
+
+/// Which tasks, how fast, and how many.
+#[derive(Debug, Args)]
+pub(crate) struct BeginOperation {
+    /// Only count the tasks, and name some.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Only in this state.
+    #[arg(long)]
+    pub(crate) state: Option<State>,
+    /// Only of this project.
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// Only of this queue.
+    #[arg(long, value_name = "QUEUE")]
+    pub(crate) queue: Option<String>,
+    /// Only of this kind.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// Only with this label.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Only of this batch.
+    #[arg(long, value_name = "ID")]
+    pub(crate) batch: Option<String>,
+    /// Only created within this long, such as 30m.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+    /// Only created longer ago than this, such as 30d.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) before: Option<Duration>,
+    /// Only where the latest error has this text in it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+    /// How many tasks a second at most; 100 unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rate: Option<u32>,
+    /// How many tasks in all at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max: Option<u64>,
+    /// Wait until it has ended.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Args)]

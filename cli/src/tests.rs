@@ -3,7 +3,7 @@
 use clap::{FromArgMatches, Parser};
 use forebay_core::Overlap;
 
-use crate::args::{Called, Cli, Schedules, SchedulesCommand, command};
+use crate::args::{Called, Cli, Schedules, SchedulesCommand, Submit, command};
 
 #[test]
 fn the_declarations_fit_together() {
@@ -74,7 +74,44 @@ fn a_file_excludes_what_describes_one_task() {
     assert!(Cli::try_parse_from(["forebay", "submit", "--file", "f", "--ids", "i"]).is_ok());
     assert!(refused("forebay submit echo --file f").contains("cannot be used with"));
     assert!(refused("forebay submit --file f --tag a").contains("cannot be used with"));
+    assert!(refused("forebay submit --file f --unique").contains("cannot be used with"));
+    assert!(refused("forebay submit --file f --limit-key a").contains("cannot be used with"));
     assert!(refused("forebay submit").contains("KIND"));
+}
+
+fn submit(line: &str) -> Box<Submit> {
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+    match cli.command {
+        Called::Submit(submit) => submit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn terms_are_said_part_by_part() {
+    let plain = submit("forebay submit k");
+    assert_eq!((plain.task_terms.unique(), plain.run_terms.retry()), (None, None));
+    let all = submit(
+        "forebay submit k --expires-in 1m --unique-key u --unique-window 1h --on-conflict replace --after a,b \
+         --after c --on-dependency-failure run --retry-delays 1s,500ms --limit-key l --notify n --notify m",
+    );
+    let unique = all.task_terms.unique().unwrap();
+    assert_eq!(
+        (
+            unique.key.as_deref(),
+            unique.window_seconds,
+            unique.on_conflict.as_deref()
+        ),
+        (Some("u"), Some(3_600.0), Some("replace"))
+    );
+    assert_eq!(all.task_terms.after, ["a", "b", "c"]);
+    assert_eq!(all.run_terms.retry().unwrap().delays_seconds, [1.0, 0.5]);
+    assert_eq!(all.run_terms.notify, ["n", "m"]);
+    let by_payload = submit("forebay submit k --unique").task_terms.unique();
+    assert_eq!(by_payload.unwrap().key, None);
+    assert!(refused("forebay submit k --retry-delays 1s --retry-cap 1m").contains("cannot be used with"));
+    assert!(refused("forebay submit k --on-dependency-failure run").contains("--after"));
+    assert!(refused("forebay submit k --on-conflict ignore").contains("return, reject, replace"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use forebay_runtime::{
     listen::listen,
     open::{self, Backends},
 };
-use forebay_worker::{Handlers, Roles, WorkerOptions};
+use forebay_worker::{Handlers, Roles, WebhookOptions, WorkerOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -103,6 +103,15 @@ pub(crate) fn options(args: &WorkerArgs) -> WorkerOptions {
         retention: args
             .retention_days
             .map(|days| Duration::from_secs(u64::from(days) * 86_400)),
+        webhooks: WebhookOptions {
+            allow_private: args
+                .webhook_allow_private
+                .iter()
+                .flat_map(|networks| &networks.0)
+                .map(|network| network.0)
+                .collect(),
+            ..WebhookOptions::default()
+        },
         ..WorkerOptions::default()
     }
 }

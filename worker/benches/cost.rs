@@ -30,8 +30,8 @@ use forebay_broker::{
     Acknowledge, Broker, Consumer, Delivery, Depth, Message, PublishError, Source, Subscription, Token,
 };
 use forebay_core::{
-    ClaimId, Clock, Json, Lane, QueueName, Ready, Schedule, ScheduleName, Signal, State, Submission,
-    SubmitRequest, SystemClock, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
+    ClaimId, Clock, Json, Lane, LimitName, LimitRule, QueueName, Ready, Schedule, ScheduleName, Signal,
+    State, Submission, SubmitRequest, SystemClock, Task, TaskEvent, TaskId, Timestamp, WorkerId, WorkerInfo,
 };
 use forebay_runtime::{
     config::{args::LogArgs, values::LogFormat},
@@ -42,9 +42,9 @@ use forebay_runtime::{
 };
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Fired, Heartbeat,
-    HeartbeatReply, OldestReady, Operate, Page, PageToken, PutSchedule, QueueCounts, Read, ReadySink,
-    ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Result, Schedules, StartRequest, StoreError,
-    TaskFilter,
+    HeartbeatReply, Hold, Limit, LimitUse, Limits, Mended, OldestReady, Operate, Page, PageToken, PutLimit,
+    PutSchedule, QueueCounts, Read, ReadySink, ReadyWalk, Record, Recorded, Recording, Reject, Rejects,
+    Released, Republished, Result, Schedules, StartRequest, StoreError, TaskFilter,
 };
 use forebay_worker::{Execution, HandlerSettings, Handlers, Roles, Worker, WorkerOptions};
 use futures::stream::BoxStream;
@@ -82,10 +82,10 @@ impl Nothing {
 
 #[async_trait]
 impl Record for Nothing {
-    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>> {
+    async fn record_and_tell(&self, batch: &[Submission]) -> Result<Recording> {
         self.statements.fetch_add(1, Ordering::Relaxed);
         self.delay().await;
-        Ok(vec![Recorded::New; batch.len()])
+        Ok(Recording::of(vec![Recorded::New; batch.len()]))
     }
 
     async fn set_aside(&self, _: &[Reject]) -> Result<()> {
@@ -107,6 +107,8 @@ fn claimed(request: &ClaimRequest, now: Timestamp) -> Claimed {
         payload: Json::null(),
         queued_at: now,
         traceparent: None,
+        terms: None,
+        limited: false,
     }
 }
 
@@ -181,6 +183,10 @@ impl Dispatch for Nothing {
         not_asked()
     }
 
+    async fn expire_due(&self, _: usize) -> Result<forebay_store::Expired> {
+        not_asked()
+    }
+
     async fn watermarks(&self) -> Result<Vec<(Lane, Timestamp)>> {
         not_asked()
     }
@@ -197,6 +203,14 @@ impl Dispatch for Nothing {
 #[async_trait]
 impl Read for Nothing {
     async fn get(&self, _: TaskId) -> Result<Option<Task>> {
+        not_asked()
+    }
+
+    async fn unique_holder(
+        &self,
+        _: &forebay_core::Project,
+        _: forebay_core::UniqueMark,
+    ) -> Result<Option<Task>> {
         not_asked()
     }
 
@@ -230,6 +244,49 @@ impl Read for Nothing {
 }
 
 #[async_trait]
+impl forebay_store::Explain for Nothing {
+    async fn place(&self, _: TaskId) -> Result<Option<forebay_store::Place>> {
+        not_asked()
+    }
+}
+
+#[async_trait]
+impl forebay_store::Operations for Nothing {
+    async fn matching(&self, _: &forebay_core::OperationPlan, _: usize) -> Result<forebay_store::Matching> {
+        not_asked()
+    }
+
+    async fn begin_operation(
+        &self,
+        _: forebay_core::OperationId,
+        _: &forebay_core::OperationPlan,
+        _: &forebay_store::Matching,
+    ) -> Result<Option<forebay_core::Operation>> {
+        not_asked()
+    }
+
+    async fn operation(&self, _: forebay_core::OperationId) -> Result<Option<forebay_core::Operation>> {
+        not_asked()
+    }
+
+    async fn operations(
+        &self,
+        _: usize,
+        _: Option<forebay_core::OperationId>,
+    ) -> Result<Vec<forebay_core::Operation>> {
+        not_asked()
+    }
+
+    async fn abort_operation(&self, _: forebay_core::OperationId) -> Result<Option<forebay_core::Operation>> {
+        not_asked()
+    }
+
+    async fn pass_operation(&self) -> Result<forebay_store::OperationPass> {
+        Ok(forebay_store::OperationPass::default())
+    }
+}
+
+#[async_trait]
 impl Operate for Nothing {
     async fn cancel(&self, _: TaskId) -> Result<Changed> {
         not_asked()
@@ -254,6 +311,10 @@ impl Schedules for Nothing {
         not_asked()
     }
 
+    async fn pause_schedule(&self, _: &ScheduleName, _: bool) -> Result<Option<Schedule>> {
+        not_asked()
+    }
+
     async fn schedules(&self, _: usize, _: Option<&ScheduleName>) -> Result<Vec<Schedule>> {
         not_asked()
     }
@@ -264,6 +325,195 @@ impl Schedules for Nothing {
 
     async fn fire_schedules(&self, _: usize, _: Option<Timestamp>) -> Result<Fired> {
         Ok(Fired::default())
+    }
+}
+
+#[async_trait]
+impl forebay_store::Kinds for Nothing {
+    async fn put_schema(
+        &self,
+        _: &forebay_core::Kind,
+        _: forebay_core::SchemaMode,
+        _: &forebay_core::Json,
+    ) -> Result<forebay_store::PutSchema> {
+        not_asked()
+    }
+
+    async fn schema(
+        &self,
+        _: &forebay_core::Kind,
+        _: Option<u32>,
+    ) -> Result<Option<forebay_core::KindSchema>> {
+        not_asked()
+    }
+
+    async fn schemas(
+        &self,
+        _: usize,
+        _: Option<&forebay_core::Kind>,
+    ) -> Result<Vec<forebay_core::KindSchema>> {
+        not_asked()
+    }
+
+    async fn schema_versions(&self) -> Result<Vec<(forebay_core::Kind, u32)>> {
+        not_asked()
+    }
+
+    async fn delete_schema(&self, _: &forebay_core::Kind) -> Result<bool> {
+        not_asked()
+    }
+}
+
+#[async_trait]
+impl forebay_store::Webhooks for Nothing {
+    async fn put_webhook(&self, _: &forebay_core::NewWebhook) -> Result<forebay_store::PutWebhook> {
+        not_asked()
+    }
+
+    async fn webhook(&self, _: &forebay_core::WebhookName) -> Result<Option<forebay_core::Webhook>> {
+        not_asked()
+    }
+
+    async fn webhooks(
+        &self,
+        _: usize,
+        _: Option<&forebay_core::WebhookName>,
+    ) -> Result<Vec<forebay_core::Webhook>> {
+        not_asked()
+    }
+
+    async fn delete_webhook(&self, _: &forebay_core::WebhookName) -> Result<bool> {
+        not_asked()
+    }
+
+    async fn disable_webhook(&self, _: &forebay_core::WebhookName, _: &str, _: &str) -> Result<bool> {
+        not_asked()
+    }
+
+    async fn note_failing(
+        &self,
+        _: &forebay_core::WebhookName,
+        _: &str,
+        _: Duration,
+        _: &str,
+    ) -> Result<bool> {
+        not_asked()
+    }
+
+    async fn note_working(&self, _: &forebay_core::WebhookName, _: &str) -> Result<()> {
+        not_asked()
+    }
+
+    async fn deliveries(
+        &self,
+        _: &forebay_core::WebhookName,
+        _: usize,
+        _: Option<i64>,
+    ) -> Result<Vec<forebay_store::Delivery>> {
+        not_asked()
+    }
+
+    async fn replay(
+        &self,
+        _: &forebay_core::WebhookName,
+        _: forebay_store::Replay,
+    ) -> Result<forebay_store::Replayed> {
+        not_asked()
+    }
+}
+
+#[async_trait]
+impl forebay_store::Compose for Nothing {
+    async fn unknown(&self, _: &[TaskId]) -> Result<Vec<TaskId>> {
+        not_asked()
+    }
+
+    async fn blocked_on(&self, _: TaskId) -> Result<forebay_store::BlockedOn> {
+        not_asked()
+    }
+
+    async fn open_batch(&self, _: &forebay_store::NewBatch) -> Result<forebay_store::Opened> {
+        not_asked()
+    }
+
+    async fn grow_batch(
+        &self,
+        _: forebay_core::BatchId,
+        _: &forebay_store::BatchPart,
+    ) -> Result<forebay_store::Grown> {
+        not_asked()
+    }
+
+    async fn knows_part(&self, _: forebay_core::BatchId, _: forebay_core::Fingerprint) -> Result<bool> {
+        not_asked()
+    }
+
+    async fn close_batch(&self, _: forebay_core::BatchId) -> Result<Option<forebay_store::Batch>> {
+        not_asked()
+    }
+
+    async fn cancel_batch(&self, _: forebay_core::BatchId) -> Result<Option<forebay_store::Batch>> {
+        not_asked()
+    }
+
+    async fn batch(&self, _: forebay_core::BatchId) -> Result<Option<forebay_store::Batch>> {
+        not_asked()
+    }
+
+    async fn batch_counts(&self, _: forebay_core::BatchId) -> Result<forebay_store::BatchCounts> {
+        not_asked()
+    }
+
+    async fn batches(
+        &self,
+        _: Option<&forebay_core::Project>,
+        _: usize,
+        _: Option<forebay_store::BatchPage>,
+    ) -> Result<Vec<forebay_store::Batch>> {
+        not_asked()
+    }
+
+    async fn batch_tasks(&self, _: forebay_core::BatchId, _: usize, _: Option<TaskId>) -> Result<Vec<Task>> {
+        not_asked()
+    }
+
+    async fn settle(&self, _: usize) -> Result<forebay_store::Settled> {
+        Ok(forebay_store::Settled::default())
+    }
+}
+
+#[async_trait]
+impl Limits for Nothing {
+    async fn put_limit(&self, _: &LimitRule) -> Result<PutLimit> {
+        not_asked()
+    }
+
+    async fn limit(&self, _: &LimitName) -> Result<Option<Limit>> {
+        not_asked()
+    }
+
+    async fn limits(&self, _: usize, _: Option<&LimitName>) -> Result<Vec<Limit>> {
+        not_asked()
+    }
+
+    async fn delete_limit(&self, _: &LimitName) -> Result<bool> {
+        not_asked()
+    }
+
+    async fn limit_use(&self, _: &LimitName) -> Result<LimitUse> {
+        not_asked()
+    }
+
+    async fn held_by(&self, _: TaskId) -> Result<Option<Hold>> {
+        not_asked()
+    }
+
+    async fn release_throttled(&self, _: Option<i64>, _: usize) -> Result<Released> {
+        Ok(Released::default())
+    }
+
+    async fn mend_limits(&self) -> Result<Mended> {
+        Ok(Mended::default())
     }
 }
 

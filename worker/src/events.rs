@@ -1,6 +1,6 @@
 //! Tells whoever listens what happened to tasks: best effort, in batches, bounded in number and in rate. Nobody can
 //! follow more than so many a second, and nothing depends on them, so a worker that ends tens of thousands of tasks a
-//! second spends nothing on most of them.
+//! second spends nothing on most of them. What has become due is told on the same way, for dispatchers elsewhere.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use forebay_store::ProgressNote;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
-use crate::shared::BROKER_CALL_MAX;
+use crate::{bell::Bell, shared::BROKER_CALL_MAX};
 
 /// How many batches may wait. Past it they are dropped.
 const WAITING_MAX: usize = 1_000;
@@ -104,10 +104,11 @@ impl EventSender {
 pub(crate) struct Events {
     broker: Arc<dyn Broker>,
     waiting: mpsc::Receiver<Batch>,
+    pub(crate) due: Arc<Bell>,
 }
 
 impl Events {
-    pub(crate) fn new(broker: Arc<dyn Broker>) -> (EventSender, Self) {
+    pub(crate) fn new(broker: Arc<dyn Broker>, due: Arc<Bell>) -> (EventSender, Self) {
         let (line, waiting) = mpsc::channel(WAITING_MAX);
         let budget = Budget {
             left: BURST,
@@ -117,12 +118,23 @@ impl Events {
             line,
             budget: Arc::new(Mutex::new(budget)),
         };
-        (sender, Self { broker, waiting })
+        (sender, Self { broker, waiting, due })
     }
 
-    /// Runs until every sender is gone and what they handed in was sent.
+    /// Runs until every sender is gone and what they handed in was sent. Neither what is rung nor what is handed in keeps the
+    /// other waiting, however much of it there is.
     pub(crate) async fn run(mut self) {
-        while let Some(mut batch) = self.waiting.recv().await {
+        loop {
+            let mut batch = tokio::select! {
+                () = self.due.rung_for_others() => {
+                    self.signal(Signal::Due).await;
+                    continue;
+                }
+                next = self.waiting.recv() => match next {
+                    Some(batch) => batch,
+                    None => break,
+                },
+            };
             while batch.len() < TOGETHER
                 && let Ok(next) = self.waiting.try_recv()
             {
@@ -134,6 +146,10 @@ impl Events {
             if !batch.progress.is_empty() {
                 self.signal(Signal::Progress(batch.progress)).await;
             }
+        }
+        // What was rung just before the end, as where a worker hands back what it holds.
+        if self.due.was_rung_for_others() {
+            self.signal(Signal::Due).await;
         }
     }
 
@@ -150,7 +166,42 @@ impl Events {
 mod tests {
     use std::time::Duration;
 
+    use forebay_broker_embedded::EmbeddedBroker;
+    use forebay_core::State;
+    use forebay_store_sqlite::SqliteStore;
+    use futures::StreamExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_rung_just_before_the_end_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("forebay.db"))
+            .await
+            .unwrap();
+        let broker = Arc::new(EmbeddedBroker::new(Arc::new(store)));
+        let heard = broker.signals().await.unwrap();
+        let due = Arc::<Bell>::default();
+        let (sender, events) = Events::new(broker, Arc::clone(&due));
+        due.ring();
+        due.rung_for_others().await;
+        due.ring();
+        let event = TaskEvent {
+            id: TaskId::from_bytes([1; 16]),
+            kind: "echo".parse().unwrap(),
+            queue: "default".parse().unwrap(),
+            state: State::Succeeded,
+            attempt: 1,
+            at: forebay_core::Timestamp::UNIX_EPOCH,
+        };
+        sender.send(vec![event.clone()]);
+        drop(sender);
+        events.run().await;
+        let told = heard.take(2).collect::<Vec<Signal>>();
+        let told = tokio::time::timeout(BROKER_CALL_MAX, told).await.unwrap();
+        assert!(told.contains(&Signal::Due), "{told:?}");
+        assert!(told.contains(&Signal::Events(vec![event])), "{told:?}");
+    }
 
     #[test]
     fn a_burst_is_told_and_a_flood_is_not() {

@@ -54,6 +54,7 @@
 //! worker's heartbeat. An attempt's outcome names the fence that its claim gave, so that an attempt which was given up
 //! elsewhere can't overwrite a newer one.
 
+mod bell;
 mod dispatcher;
 mod events;
 mod executor;
@@ -66,6 +67,7 @@ mod remote;
 mod sabotage;
 mod shared;
 mod subscribe;
+mod webhooks;
 mod worker;
 
 pub use handlers::{
@@ -76,4 +78,5 @@ pub use options::{DispatcherOptions, IntakeOptions, Roles, UnknownRole, WorkerOp
 pub use remote::{RemoteOptions, RemoteWorkers};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
+pub use webhooks::WebhookOptions;
 pub use worker::{Load, Worker};

@@ -3,6 +3,8 @@ use std::{collections::BTreeSet, fmt, num::NonZero, str::FromStr, time::Duration
 use forebay_core::{Lane, QueueName};
 use thiserror::Error;
 
+use crate::WebhookOptions;
+
 /// Which parts of a worker run in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roles {
@@ -113,6 +115,8 @@ pub struct WorkerOptions {
     pub intake: IntakeOptions,
     /// How it dispatches.
     pub dispatcher: DispatcherOptions,
+    /// How it delivers to webhooks, which is a part of dispatching.
+    pub webhooks: WebhookOptions,
 }
 
 impl Default for WorkerOptions {
@@ -134,6 +138,7 @@ impl Default for WorkerOptions {
             retention: None,
             intake: IntakeOptions::default(),
             dispatcher: DispatcherOptions::default(),
+            webhooks: WebhookOptions::default(),
         }
     }
 }

@@ -10,8 +10,8 @@ use forebay_store::{Store, StoreError};
 use tokio::sync::watch;
 
 use crate::{
-    Handlers, WorkerOptions, events::EventSender, executor::Hearing, handlers::Board, neighbours::Neighbours,
-    worker::Load,
+    Handlers, WorkerOptions, bell::Bell, events::EventSender, executor::Hearing, handlers::Board,
+    neighbours::Neighbours, worker::Load,
 };
 
 /// How long one call to the store may take before it counts as unanswered.
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) neighbours: Neighbours,
     /// What the attempts of the executor say of how far they are.
     pub(crate) progress: Arc<Board>,
+    /// Rung where something has become due.
+    pub(crate) due: Arc<Bell>,
     /// How busy the executor is, for whoever listens.
     pub(crate) load: watch::Sender<Load>,
     #[cfg(feature = "sabotage")]
@@ -47,6 +49,10 @@ impl Shared {
         for lost in events.iter().filter(|event| event.state == State::Failed) {
             let metrics = self.metrics.of_kind(&lost.queue, lost.kind.as_str());
             metrics.failed_for_good();
+        }
+        // Others may have waited for the places that they held.
+        if !events.is_empty() {
+            self.due.ring();
         }
         self.tell(events);
     }

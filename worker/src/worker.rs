@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     Handlers, RemoteWorkers, WorkerOptions, dispatcher::Dispatcher, events::Events, executor::Executor,
-    neighbours::Neighbours, recorder::Recorder, shared::Shared,
+    neighbours::Neighbours, recorder::Recorder, shared::Shared, webhooks,
 };
 
 /// How long the last events may take.
@@ -60,7 +60,8 @@ impl Worker {
         health: Health,
     ) -> Self {
         let starting = health.component("worker", Duration::MAX);
-        let (sender, events) = Events::new(Arc::clone(&broker));
+        let due = Arc::default();
+        let (sender, events) = Events::new(Arc::clone(&broker), Arc::clone(&due));
         let shared = Shared {
             options,
             handlers,
@@ -73,6 +74,7 @@ impl Worker {
             hearing: None,
             neighbours: Neighbours::default(),
             progress: Arc::default(),
+            due,
             load: watch::Sender::default(),
             #[cfg(feature = "sabotage")]
             sabotage: crate::Sabotage::default(),
@@ -85,11 +87,15 @@ impl Worker {
     }
 
     /// Makes it known to the remote workers that are connected to this process, and them to it: a task for which one of
-    /// them has no handler is given to the other.
+    /// them has no handler is given to the other, and who waits for the place of a limit that one of them gives back goes on
+    /// at once.
     #[must_use]
     pub fn beside(mut self, remote: &RemoteWorkers) -> Self {
         let shared = Arc::get_mut(&mut self.shared);
-        shared.expect("nothing shares it before it runs").neighbours = remote.neighbours();
+        let shared = shared.expect("nothing shares it before it runs");
+        shared.neighbours = remote.neighbours();
+        shared.due = remote.due();
+        self.events.due = remote.due();
         self
     }
 
@@ -116,7 +122,7 @@ impl Worker {
     /// Dropping the future ends everything at once, as a crash would: other workers take over after the lease.
     ///
     /// # Errors
-    /// Where one of its parts ended unexpectedly, or a worker that works [once](WorkerOptions::once) could not find out
+    /// Where one of its parts ended unexpectedly, its last outcomes could not be stored, or a worker that works [once](WorkerOptions::once) could not find out
     /// whether anything is ready; the other parts are drained before this returns.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self {
@@ -160,6 +166,7 @@ async fn run_roles(shared: Arc<Shared>, stop: &CancellationToken, starting: Repo
     }
     if enabled.dispatcher {
         roles.spawn(Dispatcher::new(&shared).run(stop.clone()));
+        roles.spawn(webhooks::run(Arc::clone(&shared), stop.clone()));
     }
     if let Some(executor) = executor {
         roles.spawn(executor.run(stop.clone()));

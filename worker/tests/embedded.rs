@@ -14,14 +14,15 @@ use std::{
 use forebay_broker::{Broker, Message};
 use forebay_broker_embedded::EmbeddedBroker;
 use forebay_core::{
-    Clock, Lane, Priority, QueueName, RetryPolicy, ScheduleRequest, Signal, State, SubmitRequest,
-    SystemClock, Task, TaskId,
+    Clock, Lane, LimitRequest, Priority, QueueName, RetryPolicy, ScheduleRequest, Signal, State,
+    SubmitRequest, SystemClock, Task, TaskId,
 };
 use forebay_runtime::{health::Health, metrics::Metrics, supervise::random_bytes};
-use forebay_store::{Admin, Operate, Read, Schedules, Store};
+use forebay_store::{Admin, Limits, Operate, Read, Schedules, Store};
 use forebay_store_sqlite::SqliteStore;
 use forebay_worker::{
-    Execution, HandlerError, HandlerSettings, Handlers, IntakeOptions, RemoteOptions, Worker, WorkerOptions,
+    Execution, HandlerError, HandlerSettings, Handlers, IntakeOptions, RemoteOptions, Roles, Worker,
+    WorkerOptions,
 };
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
@@ -85,6 +86,14 @@ impl World {
     }
 
     fn worker_with(&self, prepare: impl FnOnce(Worker) -> Worker) -> Running {
+        self.worker_as(|_| (), prepare)
+    }
+
+    fn worker_as(
+        &self,
+        change: impl FnOnce(&mut WorkerOptions),
+        prepare: impl FnOnce(Worker) -> Worker,
+    ) -> Running {
         let settings = HandlerSettings {
             retry: RetryPolicy {
                 base: Duration::from_millis(20),
@@ -98,7 +107,7 @@ impl World {
                 obey(order, execution, Arc::clone(&runs))
             })
             .unwrap();
-        let options = WorkerOptions {
+        let mut options = WorkerOptions {
             lease: Duration::from_secs(1),
             drain_timeout: Duration::from_millis(200),
             handler_grace: Duration::from_millis(200),
@@ -109,6 +118,7 @@ impl World {
             },
             ..WorkerOptions::default()
         };
+        change(&mut options);
         let (stop, health) = (CancellationToken::new(), Health::default());
         let worker = Worker::new(
             options,
@@ -303,6 +313,88 @@ async fn a_crash_a_drain_and_a_cancellation() {
         .unwrap();
     world.wait_for(cancelled, State::Cancelled).await;
     third.drain().await;
+}
+
+/// A world in which one task may run at a time.
+async fn one_at_a_time() -> World {
+    let world = World::new().await;
+    let one = LimitRequest {
+        concurrency: Some(1),
+        ..LimitRequest::default()
+    };
+    let one = one.accept("one".parse().unwrap()).unwrap();
+    world.store.put_limit(&one).await.unwrap();
+    world
+}
+
+/// Nobody looks at what is due for an hour, but when told: each that ends tells it of the next that may go on. What is told in
+/// vain would go on ten seconds later, one after the other.
+fn hourly(options: &mut WorkerOptions) {
+    options.dispatcher.due_interval = Duration::from_secs(3_600);
+}
+
+/// A process that has no role but this.
+fn dispatcher(options: &mut WorkerOptions) {
+    hourly(options);
+    options.roles = Roles {
+        recorder: false,
+        executor: false,
+        dispatcher: true,
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_makes_the_next_of_a_limit_go_on_at_once() {
+    let world = one_at_a_time().await;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(world.submit("succeed", None).await);
+    }
+    let worker = world.worker_as(hourly, |worker| worker);
+    for id in ids.into_iter().rev() {
+        world.wait_for(id, State::Succeeded).await;
+    }
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_of_a_limit_goes_on_at_once_by_a_dispatcher_elsewhere() {
+    let world = one_at_a_time().await;
+    let dispatcher = world.worker_as(dispatcher, |worker| worker);
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(world.submit("succeed", None).await);
+    }
+    let executor = world.worker_as(|options| options.roles = Roles::EXECUTOR, |worker| worker);
+    for id in ids.into_iter().rev() {
+        world.wait_for(id, State::Succeeded).await;
+    }
+    executor.drain().await;
+    dispatcher.drain().await;
+}
+
+/// An API with remote workers has no dispatcher.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_of_a_limit_goes_on_at_once_after_a_remote_worker() {
+    let world = one_at_a_time().await;
+    let dispatcher = world.worker_as(dispatcher, |worker| worker);
+    let (store, broker) = (Arc::new(world.store.clone()), Arc::clone(&world.broker));
+    let server = Server::start(RemoteOptions::default(), store, broker).await;
+    let mut remote = server.worker(hello("resize", 4)).await;
+    for _ in 0..8 {
+        world.accept(resize()).await;
+    }
+    let all = async {
+        for _ in 0..8 {
+            let start = remote.start().await;
+            remote.finish(&start, succeeded("1")).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    drop(remote);
+    server.stop.cancel();
+    server.ends().await;
+    dispatcher.drain().await;
 }
 
 /// A task for the remote worker.

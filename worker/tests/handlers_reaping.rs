@@ -23,6 +23,7 @@ fn execution() -> Execution {
         traceparent: None,
         timeout: Duration::from_secs(60),
         deadline: Instant::now() + Duration::from_secs(60),
+        heartbeat_timeout: None,
         stop: Stop::new(),
         log: LogTail::new(),
         progress: Progress::new(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_core::{
-    AttemptError, Json, Lifecycle, State, SubmitRequest, Task, TaskProgress, Timestamp, TraceParent,
+    AttemptError, Json, State, SubmitRequest, Task, TaskProgress, TermsRequest, Timestamp, TraceParent,
     Violation,
 };
 use forebay_proto::v1::{self, submit_task_request::When};
@@ -11,8 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{ApiError, Code, FieldError, Result},
+    grpc::terms,
     ops::{
         list::Wanted,
+        page,
         submit::{Asked, Durable},
     },
 };
@@ -23,10 +25,7 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
     let (mut run_at, mut delay_seconds) = (None, None);
     match message.when {
         None => {}
-        Some(When::RunAt(at)) => match timestamp(at) {
-            Some(at) => run_at = Some(at),
-            None => violations.push(Violation::invalid("/run_at", "must be a valid Timestamp")),
-        },
+        Some(When::RunAt(at)) => run_at = valid(at, "/run_at", &mut violations),
         Some(When::Delay(delay)) => delay_seconds = Some(seconds(delay)),
     }
     let payload = Some(message.payload).filter(|text| !text.is_empty());
@@ -40,6 +39,20 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
         };
         read.map_err(refused).ok()
     });
+    let terms = TermsRequest {
+        expires_at: message
+            .expires_at
+            .and_then(|at| valid(at, "/expires_at", &mut violations)),
+        schedule_to_start_timeout_seconds: message.schedule_to_start_timeout.map(seconds),
+        heartbeat_timeout_seconds: message.heartbeat_timeout.map(seconds),
+        retry: message.retry.map(terms::retry_asked),
+        limit_key: said(message.limit_key),
+        unique: message.unique.map(terms::unique_asked),
+        after: message.after,
+        on_dependency_failure: said(message.on_dependency_failure),
+        notify: message.notify,
+        batch: None,
+    };
     let request = SubmitRequest {
         kind: message.kind,
         queue: said(message.queue),
@@ -53,6 +66,7 @@ pub(crate) fn asked(message: v1::SubmitTaskRequest, traceparent: Option<TracePar
         timeout_seconds: message.timeout.map(seconds),
         idempotency_key: said(message.idempotency_key),
         traceparent,
+        terms,
     };
     Asked { request, violations }
 }
@@ -67,7 +81,7 @@ fn payload_of(text: &Bytes) -> serde_json::Result<Json> {
 /// What is said of a submission in a stream.
 pub(crate) fn receipt(durable: Durable<'_>) -> v1::TaskReceipt {
     let (id, state) = match durable {
-        Durable::New(submission) => (submission.id, Lifecycle::accepted(submission.run_at).state),
+        Durable::New(submission) => (submission.id, submission.state()),
         Durable::Known(task) => (task.id, task.state),
     };
     v1::TaskReceipt {
@@ -136,6 +150,7 @@ pub(crate) fn wanted(message: v1::ListTasksRequest) -> Result<Wanted> {
 /// A task as a message.
 pub(crate) fn task(task: &Task) -> v1::Task {
     let errors: Vec<v1::AttemptError> = task.errors.iter().map(attempt_error).collect();
+    let terms = task.terms.as_deref().map(terms::shown).unwrap_or_default();
     v1::Task {
         id: task.id.to_string(),
         kind: task.kind.to_string(),
@@ -159,6 +174,15 @@ pub(crate) fn task(task: &Task) -> v1::Task {
         log: task.log.clone().unwrap_or_default(),
         cancel_requested: task.cancel_requested,
         progress: task.progress.as_ref().map(progress),
+        expires_at: terms.expires_at,
+        heartbeat_timeout: terms.heartbeat_timeout,
+        retry: terms.retry,
+        limit_key: terms.limit_key,
+        unique: terms.unique,
+        after: terms.after,
+        on_dependency_failure: terms.on_dependency_failure,
+        notify: terms.notify,
+        batch: terms.batch,
     }
 }
 
@@ -205,6 +229,14 @@ pub(crate) fn to_timestamp(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
+fn valid(at: prost_types::Timestamp, pointer: &str, violations: &mut Vec<Violation>) -> Option<Timestamp> {
+    let read = timestamp(at);
+    if read.is_none() {
+        violations.push(Violation::invalid(pointer, "must be a valid Timestamp"));
+    }
+    read
+}
+
 fn timestamp(at: prost_types::Timestamp) -> Option<Timestamp> {
     if !(0..1_000_000_000).contains(&at.nanos) {
         return None;
@@ -220,6 +252,14 @@ pub(crate) fn to_duration(span: std::time::Duration) -> Option<prost_types::Dura
 /// A span in seconds.
 pub(crate) fn seconds(duration: prost_types::Duration) -> f64 {
     duration.seconds as f64 + f64::from(duration.nanos) / 1e9
+}
+
+/// Which page of a list is asked for.
+pub(crate) fn page(page_size: i32, page_token: String) -> page::Asked {
+    page::Asked {
+        page_size: Some(i64::from(page_size)).filter(|size| *size != 0),
+        page_token: said(page_token),
+    }
 }
 
 /// An empty string is what a client that said nothing sends.

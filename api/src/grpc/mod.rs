@@ -2,14 +2,18 @@
 
 mod call;
 mod convert;
+mod explain;
+mod limits;
 mod queues;
 mod schedules;
 pub(crate) mod status;
 mod tasks;
+mod terms;
 mod upload;
 
 use anyhow::Context;
 use forebay_proto::v1::{
+    limit_service_server::{self, LimitServiceServer},
     queue_service_server::{self, QueueServiceServer},
     schedule_service_server::{self, ScheduleServiceServer},
     task_service_server::{self, TaskServiceServer},
@@ -20,18 +24,20 @@ use tonic_reflection::server::{Builder, v1, v1alpha};
 use crate::App;
 
 /// The names of the services of [`routes`], for health.
-pub(crate) const NAMES: [&str; 3] = [
+pub(crate) const NAMES: [&str; 4] = [
     task_service_server::SERVICE_NAME,
     queue_service_server::SERVICE_NAME,
     schedule_service_server::SERVICE_NAME,
+    limit_service_server::SERVICE_NAME,
 ];
 
-/// The services: tasks, queues, schedules; beside others that the door serves.
+/// The services: tasks, queues, schedules, limits; beside others that the door serves.
 pub(crate) fn routes(app: &App, others: Routes) -> Routes {
     others
         .add_service(TaskServiceServer::new(tasks::Tasks::new(app.clone())))
         .add_service(QueueServiceServer::new(queues::Queues::new(app.clone())))
         .add_service(ScheduleServiceServer::new(schedules::Schedules::new(app.clone())))
+        .add_service(LimitServiceServer::new(limits::Limits::new(app.clone())))
 }
 
 /// Tells clients what services there are.

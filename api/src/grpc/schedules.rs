@@ -10,6 +10,7 @@ use crate::{
     grpc::{
         call::{Answer, call},
         convert::{self, said, seconds, to_duration, to_timestamp},
+        terms::retry,
     },
     layers::limit::Pool,
     ops::{
@@ -59,6 +60,10 @@ fn spec(schedule: &Schedule) -> v1::ScheduleSpec {
 
 /// What is submitted at each tick.
 fn task(task: &ScheduledTask) -> v1::SubmitTaskRequest {
+    // What else there is in terms is possible for a single task only.
+    let terms = task.terms.as_deref();
+    let limit_key = terms.and_then(|terms| terms.limit_key.as_ref());
+    let notify = terms.map_or(&[][..], |terms| &terms.notify);
     v1::SubmitTaskRequest {
         kind: task.kind.to_string(),
         queue: task.lane.queue.to_string(),
@@ -70,6 +75,11 @@ fn task(task: &ScheduledTask) -> v1::SubmitTaskRequest {
         timeout: task.timeout.and_then(to_duration),
         idempotency_key: String::new(),
         project: task.project.to_string(),
+        heartbeat_timeout: terms.and_then(|terms| terms.heartbeat_timeout.and_then(to_duration)),
+        retry: terms.and_then(|terms| terms.retry.as_ref().map(retry)),
+        limit_key: limit_key.map(ToString::to_string).unwrap_or_default(),
+        notify: notify.iter().map(ToString::to_string).collect(),
+        ..v1::SubmitTaskRequest::default()
     }
 }
 
@@ -161,10 +171,9 @@ impl ScheduleService for Schedules {
     ) -> Answer<v1::ListSchedulesResponse> {
         let (metadata, _, message) = request.into_parts();
         call(&self.app, (Pool::Reads, "ListSchedules"), &metadata, async |_| {
-            let page_size = Some(i64::from(message.page_size)).filter(|size| *size != 0);
-            let page_token = said(message.page_token);
-            let listed = ops::schedules::list(&self.app, page_size, page_token).await?;
-            let schedules = listed.schedules.iter();
+            let asked = convert::page(message.page_size, message.page_token);
+            let listed = ops::schedules::list(&self.app, asked).await?;
+            let schedules = listed.items.iter();
             Ok(v1::ListSchedulesResponse {
                 schedules: schedules
                     .map(|schedule| self.schedule(schedule, UPCOMING))
@@ -172,6 +181,46 @@ impl ScheduleService for Schedules {
                 next_page_token: listed.next.unwrap_or_default(),
             })
         })
+        .await
+    }
+
+    async fn pause_schedule(
+        &self,
+        request: Request<v1::PauseScheduleRequest>,
+    ) -> Answer<v1::PauseScheduleResponse> {
+        let (metadata, _, message) = request.into_parts();
+        call(
+            &self.app,
+            (Pool::Changes, "PauseSchedule"),
+            &metadata,
+            async |_| {
+                let name = parse_name(&message.name)?;
+                let schedule = ops::schedules::set_paused(&self.app, &name, true).await?;
+                Ok(v1::PauseScheduleResponse {
+                    schedule: Some(self.schedule(&schedule, UPCOMING)),
+                })
+            },
+        )
+        .await
+    }
+
+    async fn resume_schedule(
+        &self,
+        request: Request<v1::ResumeScheduleRequest>,
+    ) -> Answer<v1::ResumeScheduleResponse> {
+        let (metadata, _, message) = request.into_parts();
+        call(
+            &self.app,
+            (Pool::Changes, "ResumeSchedule"),
+            &metadata,
+            async |_| {
+                let name = parse_name(&message.name)?;
+                let schedule = ops::schedules::set_paused(&self.app, &name, false).await?;
+                Ok(v1::ResumeScheduleResponse {
+                    schedule: Some(self.schedule(&schedule, UPCOMING)),
+                })
+            },
+        )
         .await
     }
 

@@ -16,7 +16,9 @@ use crate::{
     error::{ApiError, Code, Result},
     grpc::{
         call::{Answer, call},
-        convert, upload,
+        convert,
+        explain::explanation,
+        upload,
     },
     layers::limit::Pool,
     ops::{
@@ -83,6 +85,20 @@ impl TaskService for Tasks {
             let task = ops::get::get(&self.app, ops::get::parse_id(&message.id)?).await?;
             Ok(v1::GetTaskResponse {
                 task: Some(convert::task(&task)),
+            })
+        })
+        .await
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<v1::ExplainTaskRequest>,
+    ) -> Answer<v1::ExplainTaskResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.call((Pool::Reads, "ExplainTask"), &metadata, async |_| {
+            let explained = ops::explain::explain(&self.app, ops::get::parse_id(&message.id)?).await?;
+            Ok(v1::ExplainTaskResponse {
+                explanation: Some(explanation(&explained)),
             })
         })
         .await

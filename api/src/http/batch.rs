@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use forebay_core::{Lifecycle, State, TaskId, TraceParent};
+use forebay_core::{State, TaskId, TraceParent};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -42,7 +42,7 @@ impl Receipt {
         match durable {
             Durable::New(submission) => Self {
                 id: submission.id,
-                state: Lifecycle::accepted(submission.run_at).state,
+                state: submission.state(),
             },
             Durable::Known(task) => Self {
                 id: task.id,

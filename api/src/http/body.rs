@@ -10,7 +10,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::error::{ApiError, Code, Result};
+use crate::{
+    App,
+    error::{ApiError, Code, Result},
+};
 
 /// Of a body that is refused for its size, so much is still read and dropped, for so long: a client that is cut
 /// off while it sends does not get to see the answer.
@@ -60,6 +63,14 @@ pub(crate) fn unsupported(headers: &HeaderMap, expected: &str) -> ApiError {
         Code::UnsupportedMediaType,
         format!("{given}; expected {expected}"),
     )
+}
+
+/// Reads a body that must be JSON.
+pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    if media_type(headers) != Some(MediaType::Json) {
+        return Err(unsupported(headers, "application/json"));
+    }
+    read(headers, body, app.bounds.body_bytes, app.bounds.body).await
 }
 
 /// Reads a body of up to `bytes_max`, which must arrive within `within`.

@@ -1,32 +1,44 @@
 //! Reads what paths, queries and headers say. Unknown and repeated parameters are refused like unknown members of
 //! a body, so that a typo is not a silent default.
 
-use std::{convert::Infallible, str::FromStr, time::Duration};
+use std::{convert::Infallible, fmt::Display, str::FromStr, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, request::Parts},
 };
-use forebay_core::{QueueName, ScheduleName, TaskId, Timestamp, TraceParent};
+use forebay_core::{BatchId, Kind, OperationId, QueueName, TaskId, Timestamp, TraceParent};
 use url::form_urlencoded;
 
 use crate::{
     error::{ApiError, Code, FieldError, Result},
     layers::trace::RequestTrace,
-    ops,
+    ops::{self, page},
 };
 
 /// The `{id}` of a path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Id(pub(crate) TaskId);
 
+/// The `{id}` of a path: a batch's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch(pub(crate) BatchId);
+
 /// The `{queue}` of a path.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue(pub(crate) QueueName);
 
-/// The `{name}` of a path: a schedule's.
+/// The `{operation}` of a path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OperationPath(pub(crate) OperationId);
+
+/// The `{name}` of a path, of whatever has one.
 #[derive(Debug, Clone)]
-pub(crate) struct Name(pub(crate) ScheduleName);
+pub(crate) struct Named<T>(pub(crate) T);
+
+/// The `{kind}` of a path.
+#[derive(Debug, Clone)]
+pub(crate) struct KindPath(pub(crate) Kind);
 
 /// The `{code}` of a path.
 #[derive(Debug, Clone)]
@@ -57,6 +69,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Batch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        ops::batches::parse_id(&path_param(parts, state, "id").await?).map(Self)
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Queue {
     type Rejection = ApiError;
 
@@ -68,11 +88,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Queue {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Name {
+impl<S: Send + Sync> FromRequestParts<S> for OperationPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        ops::schedules::parse_name(&path_param(parts, state, "name").await?).map(Self)
+        ops::operations::parse_id(&path_param(parts, state, "operation").await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: FromStr<Err: Display>> FromRequestParts<S> for Named<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let name = path_param(parts, state, "name").await?;
+        name.parse()
+            .map(Self)
+            .map_err(|error| ApiError::at(Code::InvalidParameter, "/name", error))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for KindPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let kind = path_param(parts, state, "kind").await?;
+        kind.parse()
+            .map(Self)
+            .map_err(|error| ApiError::at(Code::InvalidParameter, "/kind", error))
     }
 }
 
@@ -153,6 +195,14 @@ impl Query {
             );
         }
         parsed.ok()
+    }
+
+    /// Takes out which page of a list is asked for.
+    pub(crate) fn page(&mut self) -> page::Asked {
+        page::Asked {
+            page_size: self.parsed("page_size"),
+            page_token: self.text("page_token"),
+        }
     }
 
     /// Refuses what is wrong and what is left.

@@ -3,27 +3,27 @@
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use forebay_core::{Json, Schedule, ScheduleRequest, ScheduledTask, Timestamp};
+use forebay_core::{Json, Schedule, ScheduleName, ScheduleRequest, ScheduledTask, Timestamp, WebhookName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     App,
     error::Result,
     http::{
-        body::{self, MediaType},
-        json,
-        params::{Name, Query},
-        submission::{Object, object},
+        body, json, kept, page,
+        params::{Named, Query},
+        submission::{Members, Object, object},
     },
     ops::{
         self,
         schedules::{Asked, UPCOMING, check_upcoming, upcoming},
         submit::Asked as AskedTask,
     },
+    task::terms::{RetryBody, TermsBody},
 };
 
 /// What is said of a body that is no object.
@@ -48,7 +48,7 @@ struct PutBody<'a> {
 impl PutBody<'_> {
     /// What it asks for; the payload of its task is a part of `text`.
     fn asked(self, text: &Bytes) -> Asked {
-        let task = self.task.map(|Object(task)| task.asked(text));
+        let task = self.task.map(|Members(task)| task.asked(text));
         let mut task: AskedTask = task.unwrap_or_default();
         let violations = Asked::task_violations(&mut task);
         let request = ScheduleRequest {
@@ -93,6 +93,10 @@ struct TaskBody<'a> {
     tags: &'a [String],
     max_attempts: Option<u32>,
     timeout_seconds: Option<f64>,
+    heartbeat_timeout_seconds: Option<f64>,
+    retry: Option<RetryBody>,
+    limit_key: Option<&'a str>,
+    notify: &'a [WebhookName],
 }
 
 impl<'a> ScheduleBody<'a> {
@@ -117,6 +121,8 @@ impl<'a> ScheduleBody<'a> {
 
 impl<'a> From<&'a ScheduledTask> for TaskBody<'a> {
     fn from(task: &'a ScheduledTask) -> Self {
+        // The others are possible for a single task only.
+        let terms = TermsBody::from(task.terms.as_deref());
         Self {
             kind: task.kind.as_str(),
             queue: task.lane.queue.as_str(),
@@ -126,6 +132,10 @@ impl<'a> From<&'a ScheduledTask> for TaskBody<'a> {
             tags: &task.tags,
             max_attempts: task.max_attempts,
             timeout_seconds: task.timeout.map(|timeout| timeout.as_secs_f64()),
+            heartbeat_timeout_seconds: terms.heartbeat_timeout_seconds,
+            retry: terms.retry,
+            limit_key: terms.limit_key,
+            notify: terms.notify,
         }
     }
 }
@@ -139,27 +149,24 @@ struct SchedulesBody<'a> {
 /// `PUT /v1/schedules/{name}`
 pub(crate) async fn put(
     State(app): State<App>,
-    Name(name): Name,
+    Named(name): Named<ScheduleName>,
     query: Query,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
     query.done()?;
-    if body::media_type(&headers) != Some(MediaType::Json) {
-        return Err(body::unsupported(&headers, "application/json"));
-    }
-    let text = body::read(&headers, body, app.bounds.body_bytes, app.bounds.body).await?;
+    let text = body::read_json(&app, &headers, body).await?;
     let asked = object::<PutBody<'_>>(&text, NO_SCHEDULE)?.asked(&text);
     let (schedule, is_new) = ops::schedules::put(&app, name, asked).await?;
-    let status = match is_new {
-        true => StatusCode::CREATED,
-        false => StatusCode::OK,
-    };
-    Ok(json(status, &ScheduleBody::of(&app, &schedule, UPCOMING)))
+    Ok(kept(is_new, &ScheduleBody::of(&app, &schedule, UPCOMING)))
 }
 
 /// `GET /v1/schedules/{name}`
-pub(crate) async fn get(State(app): State<App>, Name(name): Name, mut query: Query) -> Result<Response> {
+pub(crate) async fn get(
+    State(app): State<App>,
+    Named(name): Named<ScheduleName>,
+    mut query: Query,
+) -> Result<Response> {
     let asked = query.parsed("upcoming");
     query.done()?;
     let ticks = check_upcoming(asked)?;
@@ -167,8 +174,34 @@ pub(crate) async fn get(State(app): State<App>, Name(name): Name, mut query: Que
     Ok(json(StatusCode::OK, &ScheduleBody::of(&app, &schedule, ticks)))
 }
 
+/// `POST /v1/schedules/{name}/pause`
+pub(crate) async fn pause(
+    State(app): State<App>,
+    Named(name): Named<ScheduleName>,
+    query: Query,
+) -> Result<Response> {
+    query.done()?;
+    let schedule = ops::schedules::set_paused(&app, &name, true).await?;
+    Ok(json(StatusCode::OK, &ScheduleBody::of(&app, &schedule, UPCOMING)))
+}
+
+/// `POST /v1/schedules/{name}/resume`
+pub(crate) async fn resume(
+    State(app): State<App>,
+    Named(name): Named<ScheduleName>,
+    query: Query,
+) -> Result<Response> {
+    query.done()?;
+    let schedule = ops::schedules::set_paused(&app, &name, false).await?;
+    Ok(json(StatusCode::OK, &ScheduleBody::of(&app, &schedule, UPCOMING)))
+}
+
 /// `DELETE /v1/schedules/{name}`
-pub(crate) async fn delete(State(app): State<App>, Name(name): Name, query: Query) -> Result<Response> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Named(name): Named<ScheduleName>,
+    query: Query,
+) -> Result<Response> {
     query.done()?;
     ops::schedules::delete(&app, &name).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -176,26 +209,16 @@ pub(crate) async fn delete(State(app): State<App>, Name(name): Name, query: Quer
 
 /// `GET /v1/schedules`
 pub(crate) async fn list(State(app): State<App>, mut query: Query) -> Result<Response> {
-    let (page_size, page_token) = (query.parsed("page_size"), query.text("page_token"));
+    let asked = query.page();
     query.done()?;
-    let listed = ops::schedules::list(&app, page_size, page_token).await?;
-    let schedules = listed.schedules.iter();
+    let repeated = asked.repeated();
+    let listed = ops::schedules::list(&app, asked).await?;
+    let schedules = listed.items.iter();
     let body = SchedulesBody {
         schedules: schedules
             .map(|schedule| ScheduleBody::of(&app, schedule, UPCOMING))
             .collect(),
         next_page_token: listed.next.as_deref(),
     };
-    let mut response = json(StatusCode::OK, &body);
-    if let Some(token) = &listed.next {
-        response.headers_mut().extend(next_link(page_size, token));
-    }
-    Ok(response)
-}
-
-/// Where the next page is. Tokens need no escaping.
-fn next_link(page_size: Option<i64>, token: &str) -> Option<(header::HeaderName, HeaderValue)> {
-    let page_size = page_size.map_or_else(String::new, |size| format!("page_size={size}&"));
-    let link = format!("</v1/schedules?{page_size}page_token={token}>; rel=\"next\"");
-    Some((header::LINK, HeaderValue::from_str(&link).ok()?))
+    Ok(page("/v1/schedules", repeated, &body, listed.next.as_deref()))
 }

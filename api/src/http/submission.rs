@@ -4,7 +4,9 @@ use std::{fmt, marker::PhantomData};
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use forebay_core::{Json, SubmitRequest, Timestamp, TraceParent, Violation};
+use forebay_core::{
+    Json, RetryRequest, SubmitRequest, TermsRequest, Timestamp, TraceParent, UniqueRequest, Violation,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
@@ -33,6 +35,16 @@ pub(crate) struct SubmitBody<'a> {
     max_attempts: Option<Whole>,
     timeout_seconds: Option<f64>,
     idempotency_key: Option<String>,
+    expires_at: Option<String>,
+    schedule_to_start_timeout_seconds: Option<f64>,
+    heartbeat_timeout_seconds: Option<f64>,
+    // Boxed, since few have them, and all are moved about.
+    retry: Option<Box<Members<RetryRequest>>>,
+    limit_key: Option<String>,
+    unique: Option<Box<Members<UniqueRequest>>>,
+    after: Option<Vec<String>>,
+    on_dependency_failure: Option<String>,
+    notify: Option<Vec<String>>,
 }
 
 /// What is said of a body that is no object.
@@ -58,26 +70,29 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], otherwise: &str) ->
 /// found out by reading them one by one.
 pub(crate) fn parse_all(text: &Bytes, items_max: usize) -> Option<Vec<Asked>> {
     let bodies: Vec<Object<'_>> = serde_json::from_slice(text).ok()?;
-    let asked = |Object(body): Object<'_>| body.asked(text);
+    let asked = |Members(body): Object<'_>| body.asked(text);
     (bodies.len() <= items_max).then(|| bodies.into_iter().map(asked).collect())
 }
 
 /// A submission that is an object for certain.
-#[derive(Debug)]
-pub(crate) struct Object<'a>(pub(crate) SubmitBody<'a>);
+pub(crate) type Object<'a> = Members<SubmitBody<'a>>;
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+/// What is an object for certain: serde would read an array of the members' values, too.
+#[derive(Debug)]
+pub(crate) struct Members<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Reader<'a>(PhantomData<&'a ()>);
-        impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
-            type Value = Object<'a>;
+        struct Reader<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = Members<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> std::result::Result<Object<'a>, A::Error> {
-                SubmitBody::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> std::result::Result<Members<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Members)
             }
         }
         deserializer.deserialize_map(Reader(PhantomData))
@@ -89,14 +104,19 @@ impl SubmitBody<'_> {
     pub(crate) fn asked(self, text: &Bytes) -> Asked {
         let body = self;
         let mut violations = Vec::new();
-        let run_at = body.run_at.as_deref().and_then(|text| {
-            let parsed = text.parse::<Timestamp>();
-            if parsed.is_err() {
-                let detail = "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z";
-                violations.push(Violation::invalid("/run_at", detail));
-            }
-            parsed.ok()
-        });
+        let run_at = time(body.run_at.as_deref(), "/run_at", &mut violations);
+        let terms = TermsRequest {
+            expires_at: time(body.expires_at.as_deref(), "/expires_at", &mut violations),
+            schedule_to_start_timeout_seconds: body.schedule_to_start_timeout_seconds,
+            heartbeat_timeout_seconds: body.heartbeat_timeout_seconds,
+            retry: body.retry.map(|retry| retry.0),
+            limit_key: body.limit_key,
+            unique: body.unique.map(|unique| unique.0),
+            after: body.after.unwrap_or_default(),
+            on_dependency_failure: body.on_dependency_failure,
+            notify: body.notify.unwrap_or_default(),
+            batch: None,
+        };
         let request = SubmitRequest {
             kind: body.kind,
             queue: body.queue,
@@ -110,13 +130,23 @@ impl SubmitBody<'_> {
             timeout_seconds: body.timeout_seconds,
             idempotency_key: body.idempotency_key,
             traceparent: None,
+            terms,
         };
         Asked { request, violations }
     }
 }
 
+pub(crate) fn time(text: Option<&str>, pointer: &str, violations: &mut Vec<Violation>) -> Option<Timestamp> {
+    let parsed = text?.parse::<Timestamp>();
+    if parsed.is_err() {
+        let detail = "must be an RFC 3339 time, such as 2026-03-01T12:00:00Z";
+        violations.push(Violation::invalid(pointer, detail));
+    }
+    parsed.ok()
+}
+
 /// The payload as a part of the text that it came in.
-fn payload(text: &Bytes, raw: &RawValue) -> Json {
+pub(crate) fn payload(text: &Bytes, raw: &RawValue) -> Json {
     let part = text.slice_ref(raw.get().as_bytes());
     Json::from_trusted(part).unwrap_or_else(|_| Json::from_raw(raw))
 }
@@ -145,7 +175,7 @@ impl Asked {
 }
 
 /// The key in the header, which the draft writes as a quoted string and most clients do not.
-fn key_in(headers: &HeaderMap) -> std::result::Result<Option<String>, &'static str> {
+pub(crate) fn key_in(headers: &HeaderMap) -> std::result::Result<Option<String>, &'static str> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -222,12 +252,20 @@ fn escape(name: &str) -> String {
 /// serde_json adds line and column, which the pointer says better; and a client's text may be long.
 fn without_place(message: &str) -> String {
     let cut = message.rfind(" at line ").map_or(message, |at| &message[..at]);
-    cut.chars().take(300).collect()
+    let unknown = cut.strip_prefix("unknown field `");
+    match unknown.and_then(|rest| rest.rsplit_once("`, expected ")) {
+        // All that is known is told, however much that is; the name is the client's.
+        Some((name, known)) => {
+            let short: String = name.chars().take(100).collect();
+            format!("unknown field `{short}`, expected {known}")
+        }
+        None => cut.chars().take(300).collect(),
+    }
 }
 
 /// A whole number, however it is written: `3` and `3.0` are the same number in JSON.
 #[derive(Debug, Clone, Copy)]
-struct Whole(i64);
+pub(crate) struct Whole(pub(crate) i64);
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

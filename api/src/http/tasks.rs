@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     http::{
         body::{self, MediaType},
-        json,
+        json, page,
         params::{Id, Query, Trace, prefer_wait},
         submission,
     },
@@ -57,7 +57,7 @@ pub(crate) async fn submit_one(
     match prefer_wait(headers).filter(|wait| !wait.is_zero()) {
         // Boxed, so that those who do not wait need not carry its state.
         Some(wait) => Ok(Box::pin(waited(app, accepted, wait)).await),
-        None if accepted.replayed => Ok(answer(StatusCode::ACCEPTED, &accepted)),
+        None if accepted.replayed || accepted.stands_in => Ok(answer(StatusCode::ACCEPTED, &accepted)),
         None => Ok(at_once(&accepted.task)),
     }
 }
@@ -107,6 +107,10 @@ fn answer(status: StatusCode, accepted: &Accepted) -> Response {
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert("idempotency-replayed", replayed);
     }
+    if accepted.stands_in {
+        let returned = HeaderValue::from_static("true");
+        response.headers_mut().insert("unique-returned", returned);
+    }
     response
 }
 
@@ -149,13 +153,7 @@ pub(crate) async fn list(State(app): State<App>, query: Query) -> Result<Respons
             .collect(),
         next_page_token: listed.next.as_deref(),
     };
-    let mut response = json(StatusCode::OK, &body);
-    if let Some(token) = &listed.next
-        && let Ok(link) = HeaderValue::from_str(&next_link(&repeated, token))
-    {
-        response.headers_mut().insert(header::LINK, link);
-    }
-    Ok(response)
+    Ok(page("/v1/tasks", repeated, &body, listed.next.as_deref()))
 }
 
 /// The query's parameters other than the token, as they came: what a link to the next page repeats.
@@ -190,12 +188,4 @@ fn wanted(mut query: Query) -> Result<(Wanted, Repeated)> {
         page_token,
     };
     Ok((wanted, repeated))
-}
-
-fn next_link(repeated: &Repeated, token: &str) -> String {
-    let query = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(repeated)
-        .append_pair("page_token", token)
-        .finish();
-    format!("</v1/tasks?{query}>; rel=\"next\"")
 }

@@ -39,19 +39,24 @@ async fn known(
 fn settle(app: &App, doing: &str, changed: Changed) -> Result<Task> {
     match changed {
         Changed::Done(task) => {
-            app.announcer.announce(|| TaskEvent {
-                id: task.id,
-                kind: task.kind.clone(),
-                queue: task.queue.clone(),
-                state: task.state,
-                attempt: task.attempt,
-                at: app.clock.now(),
-            });
+            tell(app, &task);
             Ok(*task)
         }
         Changed::Refused(task, refused) => Err(conflict(&task, doing, refused)),
         Changed::NotFound => Err(ApiError::of(Code::TaskNotFound)),
     }
+}
+
+/// Tells whoever listens how a task stands that was just changed.
+pub(crate) fn tell(app: &App, task: &Task) {
+    app.announcer.announce(|| TaskEvent {
+        id: task.id,
+        kind: task.kind.clone(),
+        queue: task.queue.clone(),
+        state: task.state,
+        attempt: task.attempt,
+        at: app.clock.now(),
+    });
 }
 
 fn conflict(task: &Task, doing: &str, refused: Refused) -> ApiError {

@@ -1,16 +1,27 @@
 //! What Forebay can be asked to do. Both doors call these; each returns what happened, or an [`ApiError`].
 
+pub(crate) mod after;
+pub(crate) mod batches;
 pub(crate) mod change;
+pub(crate) mod counts;
+pub(crate) mod explain;
 pub(crate) mod follow;
 pub(crate) mod get;
+pub(crate) mod kinds;
+pub(crate) mod limits;
 pub(crate) mod list;
+pub(crate) mod notify;
+pub(crate) mod operations;
+pub(crate) mod page;
 pub(crate) mod pause;
 pub(crate) mod queues;
 pub(crate) mod recent;
 pub(crate) mod rejects;
 pub(crate) mod schedules;
 pub(crate) mod submit;
+pub(crate) mod unique;
 pub(crate) mod wait;
+pub(crate) mod webhooks;
 pub(crate) mod workers;
 
 use std::{future::Future, time::Duration};

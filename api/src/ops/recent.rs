@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use forebay_core::{Submission, Task, TaskId};
+use forebay_core::{Fingerprint, Json, Submission, Task, TaskId, Timestamp};
 
 /// How many keys are remembered.
 const KEYS_MAX: usize = 10_000;
@@ -23,6 +23,16 @@ pub(crate) enum Known {
     Other,
     /// Not known here.
     Unsure,
+}
+
+/// What a request with an idempotency key names.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) id: TaskId,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) payload: Json,
+    /// When the request came.
+    pub(crate) at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -47,20 +57,33 @@ struct Inner {
 impl RecentKeys {
     /// What is known of the key of `submission`.
     pub(crate) fn find(&self, submission: &Submission) -> Known {
+        let Some(fingerprint) = submission.fingerprint else {
+            return Known::Unsure;
+        };
+        self.find_named(&Named {
+            id: submission.id,
+            fingerprint,
+            payload: submission.payload.clone(),
+            at: submission.created_at,
+        })
+    }
+
+    /// The same, of what is not judged yet.
+    pub(crate) fn find_named(&self, named: &Named) -> Known {
         let mut inner = self.lock();
-        inner.forget_old(submission.created_at.as_second());
-        let mut ids = std::iter::once(submission.id).chain(submission.id.adjacent_windows());
+        inner.forget_old(named.at.as_second());
+        let mut ids = std::iter::once(named.id).chain(named.id.adjacent_windows());
         let Some(known) = ids.find_map(|id| inner.known.get(&id)) else {
             return Known::Unsure;
         };
-        if known.task.fingerprint != submission.fingerprint {
+        if known.task.fingerprint != Some(named.fingerprint) {
             return Known::Other;
         }
         if !known.confirmed {
             return Known::Unsure;
         }
         let mut task = known.task.clone();
-        task.payload = submission.payload.clone();
+        task.payload = named.payload.clone();
         Known::Same(Box::new(task))
     }
 
@@ -70,7 +93,7 @@ impl RecentKeys {
             return;
         }
         let mut task = crate::task::accepted(submission);
-        task.payload = forebay_core::Json::null();
+        task.payload = Json::null();
         let mut inner = self.lock();
         if inner.known.contains_key(&task.id) {
             return;
@@ -128,7 +151,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use forebay_core::{SubmitRequest, Timestamp};
+    use forebay_core::SubmitRequest;
 
     use super::*;
 

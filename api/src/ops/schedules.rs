@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use forebay_core::{Schedule, ScheduleName, ScheduleRequest, Timestamp, Violation};
+use forebay_store::LISTED_BYTES_MAX;
 
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    ops::{list::check_page_size, once, read, submit::Asked as AskedTask},
+    ops::{
+        notify, once,
+        page::{self, Page},
+        read,
+        submit::Asked as AskedTask,
+    },
 };
 
 /// How many of its next ticks are told of a schedule: unless said, and at most.
@@ -35,13 +40,6 @@ impl Asked {
     }
 }
 
-/// A page of schedules, and the token of the next one.
-#[derive(Debug)]
-pub(crate) struct Listed {
-    pub(crate) schedules: Vec<Schedule>,
-    pub(crate) next: Option<String>,
-}
-
 /// Parses a schedule's name as a door received it.
 pub(crate) fn parse_name(text: &str) -> Result<ScheduleName> {
     text.parse()
@@ -50,13 +48,25 @@ pub(crate) fn parse_name(text: &str) -> Result<ScheduleName> {
 
 /// Makes a schedule, or replaces the one of that name. Returns it as it is now, and whether it is new. To put the same
 /// twice changes nothing, so it may be tried again.
-pub(crate) async fn put(app: &App, name: ScheduleName, asked: Asked) -> Result<(Schedule, bool)> {
+pub(crate) async fn put(app: &App, name: ScheduleName, mut asked: Asked) -> Result<(Schedule, bool)> {
+    look_at_webhooks(app, &mut asked).await;
     let schedule = check(app.clock.now(), name, asked)?;
     let put = read(app, || app.store.put_schedule(&schedule)).await?;
     if put.is_new {
         tracing::info!(schedule = %schedule.name, "a schedule was made");
     }
     Ok((put.schedule, put.is_new))
+}
+
+async fn look_at_webhooks(app: &App, asked: &mut Asked) {
+    let notify = &asked.request.task.terms.notify;
+    if notify.is_empty() {
+        return;
+    }
+    let mut task = AskedTask::default();
+    task.request.terms.notify.clone_from(notify);
+    notify::check(app, &mut [&mut task]).await;
+    asked.violations.extend(Asked::task_violations(&mut task));
 }
 
 fn check(now: Timestamp, name: ScheduleName, asked: Asked) -> Result<Schedule> {
@@ -80,29 +90,29 @@ pub(crate) async fn get(app: &App, name: &ScheduleName) -> Result<Schedule> {
     found.ok_or_else(|| unknown(name))
 }
 
-/// Lists a page of schedules, by name.
-pub(crate) async fn list(app: &App, page_size: Option<i64>, page_token: Option<String>) -> Result<Listed> {
-    let page_size = check_page_size(page_size)?;
-    let after = page_token.map(|token| parse_token(&token)).transpose()?;
-    // One more tells whether there is a next page.
-    let found = read(app, || app.store.schedules(page_size + 1, after.as_ref())).await;
-    let mut schedules = found?;
-    let more = schedules.len() > page_size;
-    schedules.truncate(page_size);
-    let next = schedules.last().filter(|_| more);
-    Ok(Listed {
-        next: next.map(|last| URL_SAFE_NO_PAD.encode(last.name.as_str())),
-        schedules,
-    })
+/// Lists a page of schedules, by name. It is shorter where their payloads are long.
+pub(crate) async fn list(app: &App, asked: page::Asked) -> Result<Page<Schedule>> {
+    let wanted = asked.check::<ScheduleName>()?;
+    let found = read(app, || app.store.schedules(wanted.count(), wanted.after.as_ref())).await?;
+    let bytes = found
+        .iter()
+        .map(|schedule| schedule.task.payload.as_bytes().len());
+    let is_part = bytes.sum::<usize>() >= LISTED_BYTES_MAX;
+    Ok(wanted.page_of_part(found, is_part, |last| last.name.to_string()))
 }
 
-fn parse_token(token: &str) -> Result<ScheduleName> {
-    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-    let name = bytes.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
-    name.ok_or_else(|| {
-        let detail = "must be a next_page_token as it was given";
-        ApiError::at(Code::InvalidPageToken, "/page_token", detail)
-    })
+/// Lets a schedule rest, or go on with the next tick; to do so twice changes nothing. One that would be refused for its zone
+/// if it were put here is not resumed here, either.
+pub(crate) async fn set_paused(app: &App, name: &ScheduleName, paused: bool) -> Result<Schedule> {
+    if !paused {
+        let zone = get(app, name).await?.time_zone;
+        if !zone.is_known() {
+            let detail = format!("its time zone {zone} is not known here");
+            return Err(ApiError::new(Code::InvalidRequest, detail));
+        }
+    }
+    let found = read(app, || app.store.pause_schedule(name, paused)).await?;
+    found.ok_or_else(|| unknown(name))
 }
 
 /// Deletes a schedule. The tasks that it has submitted stay.
@@ -139,28 +149,4 @@ pub(crate) fn upcoming(app: &App, schedule: &Schedule, count: usize) -> Vec<Time
 
 fn unknown(name: &ScheduleName) -> ApiError {
     ApiError::new(Code::ScheduleNotFound, format!("there is no schedule {name}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_token_is_one_that_was_given() {
-        let token = URL_SAFE_NO_PAD.encode("nightly.report");
-        assert_eq!(parse_token(&token).unwrap().as_str(), "nightly.report");
-        for bad in [
-            "",
-            "!",
-            "A",
-            &URL_SAFE_NO_PAD.encode("Not A Name"),
-            &URL_SAFE_NO_PAD.encode([0xff]),
-        ] {
-            assert_eq!(
-                parse_token(bad).unwrap_err().code,
-                Code::InvalidPageToken,
-                "{bad:?}"
-            );
-        }
-    }
 }

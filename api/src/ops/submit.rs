@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use forebay_broker::PublishError;
 use forebay_core::{
-    Kind, Lifecycle, QueueName, State, Submission, SubmitRequest, Task, TaskEvent, TaskId, Timestamp,
-    Violation,
+    Json, Kind, QueueName, State, Submission, SubmitRequest, Task, TaskEvent, TaskId, Timestamp, Violation,
 };
 use forebay_runtime::supervise::random_bytes;
 use futures::future::join_all;
@@ -14,7 +13,11 @@ use tokio::time::timeout;
 use crate::{
     App,
     error::{ApiError, Code, Result},
-    ops::recent::Known,
+    ops::{
+        after, kinds, notify,
+        recent::{Known, Named},
+        unique,
+    },
     task::accepted,
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct Accepted {
     pub(crate) task: Task,
     /// Whether an earlier request with the same idempotency key made it.
     pub(crate) replayed: bool,
+    /// Whether it is another task, which stands for the one that was submitted: it has the same unique key.
+    pub(crate) stands_in: bool,
 }
 
 /// One of many tasks that are durable.
@@ -38,25 +43,48 @@ pub(crate) struct Accepted {
 pub(crate) enum Durable<'a> {
     /// It was submitted now.
     New(&'a Submission),
-    /// An earlier request with the same idempotency key made it.
+    /// An earlier request with the same idempotency key made it, or it stands for it by its unique key.
     Known(&'a Task),
 }
 
 /// Accepts a task, or refuses it at once where the line in front of the broker is full. When this returns `Ok`, the task
 /// is durable.
-pub(crate) async fn submit(app: &App, asked: Asked) -> Result<Accepted> {
-    let submission = check(app.clock.now(), asked)?;
+pub(crate) async fn submit(app: &App, mut asked: Asked) -> Result<Accepted> {
+    let now = app.clock.now();
+    if asked.request.idempotency_key.is_some() {
+        // Boxed, so that those without a key need not carry its state.
+        let same = Box::pin(find_same(app, now, &asked)).await?;
+        if let Some(task) = same {
+            return Ok(Accepted {
+                task,
+                replayed: true,
+                stands_in: false,
+            });
+        }
+    }
+    if !asked.request.terms.after.is_empty() {
+        Box::pin(after::check(app, &mut [&mut asked])).await;
+    }
+    if !asked.request.terms.notify.is_empty() {
+        Box::pin(notify::check(app, &mut [&mut asked])).await;
+    }
+    let submission = check(now, asked)?;
+    if app.schemas.any() {
+        Box::pin(kinds::check_payload(app, &submission)).await?;
+    }
     if app.stop.is_cancelled() {
         return Err(ApiError::of(Code::ShuttingDown));
     }
-    if submission.fingerprint.is_some() {
-        // Boxed, so that those without a key need not carry its state.
-        let same = Box::pin(find_same(app, &submission)).await?;
-        if let Some(task) = same {
-            return Ok(Accepted { task, replayed: true });
-        }
-        app.recent.about_to_submit(&submission);
+    if submission.terms.is_some()
+        && let Some(task) = Box::pin(unique::find(app, &submission)).await?
+    {
+        return Ok(Accepted {
+            task,
+            replayed: false,
+            stands_in: true,
+        });
     }
+    app.recent.about_to_submit(&submission);
     let task = accepted(&submission);
     let within = app.bounds.submit;
     let submitted = timeout(within, app.submitter.submit(submission)).await;
@@ -67,6 +95,7 @@ pub(crate) async fn submit(app: &App, asked: Asked) -> Result<Accepted> {
     Ok(Accepted {
         task,
         replayed: false,
+        stands_in: false,
     })
 }
 
@@ -74,27 +103,55 @@ pub(crate) async fn submit(app: &App, asked: Asked) -> Result<Accepted> {
 /// result for each, in order, as `shown` shows what is durable.
 pub(crate) async fn submit_all<T>(
     app: &App,
-    asked: Vec<Result<Asked>>,
+    mut asked: Vec<Result<Asked>>,
     shown: impl Fn(Durable<'_>) -> T,
 ) -> Vec<Result<T>> {
     let now = app.clock.now();
-    let mut results: Vec<Option<Result<T>>> = Vec::with_capacity(asked.len());
+    // Looked at before anything is waited for: of a stream, which hands in one group after the other, none is refused for
+    // this after which others are accepted.
+    let stopping = app.stop.is_cancelled();
+    let mut results: Vec<Option<Result<T>>> = asked.iter().map(|_| None).collect();
+    if asked.iter().flatten().any(has_key) {
+        for (index, answer) in Box::pin(find_repeats(app, now, &asked, &shown)).await {
+            results[index] = Some(answer);
+        }
+    }
+    let waits = |asked: &&mut Asked| !asked.request.terms.after.is_empty();
+    let mut waiting: Vec<&mut Asked> = unanswered(&mut asked, &results).filter(waits).collect();
+    if !waiting.is_empty() {
+        Box::pin(after::check(app, &mut waiting)).await;
+    }
+    let notifies = |asked: &&mut Asked| !asked.request.terms.notify.is_empty();
+    let mut notifying: Vec<&mut Asked> = unanswered(&mut asked, &results).filter(notifies).collect();
+    if !notifying.is_empty() {
+        Box::pin(notify::check(app, &mut notifying)).await;
+    }
     let (mut plain, mut keyed) = (Vec::with_capacity(asked.len()), Vec::new());
     for (index, asked) in asked.into_iter().enumerate() {
+        if results[index].is_some() {
+            continue;
+        }
         let checked = asked.and_then(|asked| check(now, asked));
-        let refused = match checked {
-            Err(error) => Some(Err(error)),
-            Ok(_) if app.stop.is_cancelled() => Some(Err(ApiError::of(Code::ShuttingDown))),
+        match checked {
+            Err(error) => results[index] = Some(Err(error)),
+            Ok(_) if stopping => {
+                results[index] = Some(Err(ApiError::of(Code::ShuttingDown)));
+            }
             Ok(submission) => {
-                let sort = match submission.fingerprint {
-                    Some(_) => &mut keyed,
-                    None => &mut plain,
+                let sort = match submission.fingerprint.is_some() || submission.is_unique() {
+                    true => &mut keyed,
+                    false => &mut plain,
                 };
                 sort.push((index, submission));
-                None
             }
-        };
-        results.push(refused);
+        }
+    }
+    if app.schemas.any() {
+        for sort in [&mut plain, &mut keyed] {
+            for (index, error) in Box::pin(kinds::take_misfits(app, sort)).await {
+                results[index] = Some(Err(error));
+            }
+        }
     }
     let keyed = async {
         match keyed.is_empty() {
@@ -110,10 +167,26 @@ pub(crate) async fn submit_all<T>(
     results.into_iter().map(result).collect()
 }
 
-/// The place of one of many, and what became of it.
-type Placed<T> = Vec<(usize, Result<T>)>;
+fn has_key(asked: &Asked) -> bool {
+    asked.request.idempotency_key.is_some()
+}
 
-/// As [`submit_all`], for what has idempotency keys.
+/// Those of many that are not answered yet.
+fn unanswered<'a, T>(
+    asked: &'a mut [Result<Asked>],
+    results: &'a [Option<Result<T>>],
+) -> impl Iterator<Item = &'a mut Asked> {
+    let open = asked
+        .iter_mut()
+        .zip(results)
+        .filter(|(_, result)| result.is_none());
+    open.filter_map(|(asked, _)| asked.as_mut().ok())
+}
+
+/// The place of one of many, and what became of it.
+pub(crate) type Placed<T> = Vec<(usize, Result<T>)>;
+
+/// As [`submit_all`], for what has idempotency keys or must be the only one of something.
 async fn hand_in_keyed<T>(
     app: &App,
     submissions: Vec<(usize, Submission)>,
@@ -121,7 +194,7 @@ async fn hand_in_keyed<T>(
 ) -> Placed<T> {
     let looks = submissions
         .iter()
-        .map(|(_, submission)| find_same(app, submission));
+        .map(|(_, submission)| unique::find(app, submission));
     let found = join_all(looks).await;
     let (mut results, mut new) = (Vec::with_capacity(found.len()), Vec::new());
     for ((index, submission), found) in submissions.into_iter().zip(found) {
@@ -143,7 +216,7 @@ async fn hand_in_keyed<T>(
 }
 
 /// Publishes many together.
-async fn hand_in<T>(
+pub(crate) async fn hand_in<T>(
     app: &App,
     submissions: Vec<(usize, Submission)>,
     shown: &impl Fn(Durable<'_>) -> T,
@@ -154,7 +227,7 @@ async fn hand_in<T>(
     let mut notes = Vec::with_capacity(submissions.len());
     let mut tasks = Vec::with_capacity(submissions.len());
     for (index, submission) in submissions {
-        let state = Lifecycle::accepted(submission.run_at).state;
+        let state = submission.state();
         let note = Note {
             id: submission.id,
             kind: submission.kind.clone(),
@@ -162,6 +235,7 @@ async fn hand_in<T>(
             state,
             created_at: submission.created_at,
             keyed: submission.fingerprint.is_some(),
+            mark: unique::mark_of(&submission.project, submission.terms.as_deref()),
         };
         notes.push((index, note, shown(Durable::New(&submission))));
         tasks.push(submission);
@@ -190,6 +264,7 @@ struct Note {
     state: State,
     created_at: Timestamp,
     keyed: bool,
+    mark: Option<unique::Mark>,
 }
 
 impl Note {
@@ -201,6 +276,7 @@ impl Note {
             state: task.state,
             created_at: task.created_at,
             keyed: task.fingerprint.is_some(),
+            mark: unique::mark_of(&task.project, task.terms.as_deref()),
         }
     }
 }
@@ -210,6 +286,9 @@ fn note(app: &App, task: &Note, published: &std::result::Result<(), PublishError
         Ok(()) => {
             if task.keyed {
                 app.recent.submitted(task.id);
+            }
+            if let Some(mark) = &task.mark {
+                app.marks.submitted(mark.clone(), task.id, task.created_at);
             }
             app.announcer.announce(|| TaskEvent {
                 id: task.id,
@@ -284,17 +363,50 @@ fn late(within: Duration) -> PublishError {
     PublishError::Unavailable(format!("nothing was heard for {within:?}"))
 }
 
-/// The task that the submission's key already names, where that is known in time.
-async fn find_same(app: &App, submission: &Submission) -> Result<Option<Task>> {
-    match app.recent.find(submission) {
-        Known::Same(task) => return Ok(Some(*task)),
-        Known::Other => return Err(reused(submission.id)),
-        Known::Unsure => {}
-    }
-    let Some(task) = look_up(app, submission.id).await else {
+/// The answers to those of many that are repeats.
+async fn find_repeats<T>(
+    app: &App,
+    now: Timestamp,
+    asked: &[Result<Asked>],
+    shown: &impl Fn(Durable<'_>) -> T,
+) -> Placed<T> {
+    let asked = asked.iter().enumerate();
+    let keyed =
+        asked.filter_map(|(index, asked)| Some((index, asked.as_ref().ok().filter(|asked| has_key(asked))?)));
+    let looks = keyed.map(|(index, asked)| async move { (index, find_same(app, now, asked).await) });
+    let found = join_all(looks).await.into_iter();
+    found
+        .filter_map(|(index, found)| {
+            let found = found.transpose()?;
+            Some((index, found.map(|task| shown(Durable::Known(&task)))))
+        })
+        .collect()
+}
+
+/// The task that the request's key already names, where that is known in time. It is looked for before the request is
+/// judged: what was accepted once is not refused for what has changed since, or it would be sent again under another key.
+async fn find_same(app: &App, now: Timestamp, asked: &Asked) -> Result<Option<Task>> {
+    // Of what could not be read it is not known whether it was said before.
+    let named = asked.request.named(now).filter(|_| asked.violations.is_empty());
+    let Some((id, fingerprint)) = named else {
         return Ok(None);
     };
-    if task.fingerprint == submission.fingerprint {
+    let payload = asked.request.payload.clone().unwrap_or_else(Json::null);
+    let named = Named {
+        id,
+        fingerprint,
+        payload,
+        at: now,
+    };
+    match app.recent.find_named(&named) {
+        Known::Same(task) => return Ok(Some(*task)),
+        Known::Other => return Err(reused(id)),
+        Known::Unsure => {}
+    }
+    let Some(task) = look_up(app, id).await else {
+        return Ok(None);
+    };
+    if task.fingerprint == Some(fingerprint) {
         Ok(Some(task))
     } else {
         Err(reused(task.id))

@@ -14,7 +14,7 @@ use tonic::{Response, Status, transport::Channel};
 use crate::{
     door::{Answer, Door, quick, request},
     fake::Mood,
-    grpc::{code_of, fields_of, served},
+    grpc::{code_of, fields_of, renamed, served},
 };
 
 const UNKNOWN: &str = "01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d";
@@ -114,7 +114,7 @@ fn refusal(answer: &Answer) -> Outcome {
     Outcome::Refused {
         code: answer.code(),
         fields,
-        detail: detail.replacen("queue:", "name:", 1),
+        detail: renamed(&detail.replacen("queue:", "name:", 1)),
     }
 }
 
@@ -205,7 +205,7 @@ fn shown<T>(answer: Result<Response<T>, Status>, show: impl FnOnce(T) -> Value) 
                 .into_iter()
                 .map(|field| field.trim_start_matches("spec.").to_owned())
                 .collect(),
-            detail: status.message().to_owned(),
+            detail: status.message().trim_start_matches("spec.").to_owned(),
         },
     }
 }
@@ -258,6 +258,12 @@ fn schedule(schedule: v1::Schedule) -> Value {
             "kind": task.kind, "queue": task.queue, "project": task.project, "priority": task.priority,
             "payload": payload, "tags": task.tags, "max_attempts": task.max_attempts,
             "timeout_seconds": span(task.timeout),
+            "heartbeat_timeout_seconds": span(task.heartbeat_timeout), "limit_key": text(&task.limit_key),
+            "notify": task.notify,
+            "retry": task.retry.map(|retry| json!({
+                "base_seconds": span(retry.base), "factor": retry.factor, "cap_seconds": span(retry.cap),
+                "delays_seconds": retry.delays.into_iter().map(|delay| span(Some(delay))).collect::<Vec<_>>(),
+            })),
         },
         "catch_up_seconds": span(spec.catch_up), "jitter_seconds": span(spec.jitter), "paused": spec.paused,
         "next": next, "last_tick": time(schedule.last_tick), "last_task_id": text(&schedule.last_task_id),
@@ -454,6 +460,13 @@ fn puts() -> Vec<Case> {
             tags: vec!["a".into()],
             max_attempts: Some(2),
             timeout: seconds(5),
+            heartbeat_timeout: seconds(6),
+            retry: Some(v1::TaskRetry {
+                base: seconds(7),
+                ..Default::default()
+            }),
+            limit_key: "k".into(),
+            notify: vec!["hook".into()],
             ..Default::default()
         }),
         overlap: v1::Overlap::Queue.into(),
@@ -464,7 +477,8 @@ fn puts() -> Vec<Case> {
     let full_body = r#"{"cron":"*/30 8-17 * * mon-fri","time_zone":"Europe/Berlin","overlap":"queue",
         "catch_up_seconds":3600,"jitter_seconds":30,"paused":false,
         "task":{"kind":"report","queue":"slow","project":"shop","priority":"low","payload":{"days":1},"tags":["a"],
-        "max_attempts":2,"timeout_seconds":5}}"#;
+        "max_attempts":2,"timeout_seconds":5,"heartbeat_timeout_seconds":6,"retry":{"base_seconds":7},
+        "limit_key":"k","notify":["hook"]}}"#;
     let paused = v1::ScheduleSpec {
         paused: true,
         overlap: v1::Overlap::Allow.into(),
@@ -482,6 +496,8 @@ fn puts() -> Vec<Case> {
                 seconds: 5,
                 nanos: 0,
             })),
+            unique: Some(v1::Unique::default()),
+            after: vec![UNKNOWN.into()],
             ..Default::default()
         }),
         overlap: 9,
@@ -491,7 +507,7 @@ fn puts() -> Vec<Case> {
     };
     let wrong_body = r#"{"cron":"nonsense","time_zone":"Mars/Olympus","overlap":"never","catch_up_seconds":0,
         "jitter_seconds":-1,"task":{"kind":"A B","queue":"a.b","idempotency_key":"k","max_attempts":0,
-        "delay_seconds":5}}"#;
+        "delay_seconds":5,"unique":{},"after":["01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d"]}}"#;
     let mut heavy = report();
     heavy.task.as_mut().unwrap().payload = large.clone().into();
     let heavy_body = format!(r#"{{"cron":"0 3 * * *","task":{{"kind":"report","payload":{large}}}}}"#);
@@ -538,6 +554,10 @@ impl Pair {
             ] {
                 assert_eq!(door.post_json("/v1/tasks", body).await.status, 202);
             }
+            let webhook = r#"{"url":"https://example.com/hook"}"#;
+            let headers = [("content-type", "application/json")];
+            let put = door.call(request("PUT", "/v1/webhooks/hook", &headers, webhook));
+            assert_eq!(put.await.status, 201);
         }
         pair
     }
@@ -590,11 +610,13 @@ async fn all_that_is_wrong_with_a_schedule_is_told_at_once() {
             "cron",
             "jitter",
             "overlap",
+            "task.after",
             "task.delay",
             "task.idempotency_key",
             "task.kind",
             "task.max_attempts",
             "task.queue",
+            "task.unique",
             "time_zone"
         ]
     );

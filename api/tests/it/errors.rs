@@ -32,6 +32,12 @@ async fn answers() -> Vec<Answer> {
         door.get(UNKNOWN).await,
         door.get("/v1/queues/unheard-of").await,
         door.get("/v1/schedules/unheard-of").await,
+        door.get("/v1/kinds/unheard-of/schema").await,
+        door.get("/v1/limits/unheard-of").await,
+        door.get("/v1/webhooks/unheard-of").await,
+        door.get("/v1/batches/01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d").await,
+        door.get("/v1/operations/01938e2f-7c1a-7b3e-9f00-5d1f3a2b4c6d")
+            .await,
         door.call(request("DELETE", "/v1/tasks", &[], Body::empty()))
             .await,
         door.post_json(
@@ -45,6 +51,14 @@ async fn answers() -> Vec<Answer> {
     door.fake
         .change(succeeded, State::Succeeded, "2026-03-01T12:00:01Z");
     answers.push(door.post(&format!("/v1/tasks/{succeeded}/cancel")).await);
+    let only = r#"{"kind":"echo","unique":{"on_conflict":"reject"}}"#;
+    door.post_with("/v1/tasks", &[("idempotency-key", "only")], only)
+        .await;
+    answers.push(post(only).await);
+    answers.push(webhook_disabled(&door).await);
+    answers.push(batch_closed(&door).await);
+    answers.push(too_many_limits(&door).await);
+    answers.push(too_many_schemas(&door).await);
     answers.push(door.post_json("/v1/tasks", "x".repeat(301 * 1024)).await);
     let large = format!(r#"{{"kind":"echo","payload":"{}"}}"#, "x".repeat(257 * 1024));
     answers.push(door.post_json("/v1/tasks", large).await);
@@ -73,6 +87,57 @@ async fn answers() -> Vec<Answer> {
     door.app.stop.cancel();
     answers.push(post(ECHO).await);
     answers
+}
+
+async fn webhook_disabled(door: &Door) -> Answer {
+    let resting = r#"{"url":"https://example.com/hook","disabled":true}"#;
+    let headers = [("content-type", "application/json")];
+    door.call(request("PUT", "/v1/webhooks/resting", &headers, resting))
+        .await;
+    door.post("/v1/webhooks/resting/test").await
+}
+
+async fn batch_closed(door: &Door) -> Answer {
+    let opened = door.post_with("/v1/batches", &[("idempotency-key", "empty")], r#"{"tasks":[]}"#);
+    let closed = opened.await.id();
+    let path = format!("/v1/batches/{closed}/tasks");
+    door.post_with(&path, &[("idempotency-key", "more")], r#"{"tasks":[]}"#)
+        .await
+}
+
+async fn too_many_schemas(door: &Door) -> Answer {
+    let anything = forebay_core::Json::parse(b"true").unwrap();
+    for number in 0..forebay_core::KIND_SCHEMAS_MAX {
+        let kind = format!("kind-{number}").parse().unwrap();
+        let mode = forebay_core::SchemaMode::Warn;
+        forebay_store::Kinds::put_schema(&door.fake, &kind, mode, &anything)
+            .await
+            .unwrap();
+    }
+    let headers = [("content-type", "application/json")];
+    let put = request("PUT", "/v1/kinds/one-more/schema", &headers, r#"{"schema":true}"#);
+    door.call(put).await
+}
+
+async fn too_many_limits(door: &Door) -> Answer {
+    let asked = forebay_core::LimitRequest {
+        concurrency: Some(1),
+        ..Default::default()
+    };
+    for number in 0..forebay_core::LIMITS_MAX {
+        let rule = asked.clone().accept(format!("limit-{number}").parse().unwrap());
+        forebay_store::Limits::put_limit(&door.fake, &rule.unwrap())
+            .await
+            .unwrap();
+    }
+    let headers = [("content-type", "application/json")];
+    door.call(request(
+        "PUT",
+        "/v1/limits/another",
+        &headers,
+        r#"{"concurrency":1}"#,
+    ))
+    .await
 }
 
 async fn internal() -> Answer {

@@ -1,7 +1,12 @@
 //! A store and a broker in memory, which can be down, full, hang or lag behind on demand. The rules of the states
 //! are those of the core.
 
+mod compose;
+mod kinds;
+mod limits;
+mod operations;
 mod schedules;
+mod webhooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,13 +19,15 @@ use forebay_broker::{
     Broker, BrokerError, Depth, Message, PublishError, Result as BrokerResult, Source, Subscription,
 };
 use forebay_core::{
-    AttemptError, ClaimId, Json, Lane, Lifecycle, Outcome, QueueName, Schedule, ScheduleName, Signal, State,
-    Submission, Task, TaskEvent, TaskId, TaskProgress, Timestamp, WorkerId, WorkerInfo,
+    AttemptError, ClaimId, Json, Lane, Lifecycle, LimitName, Outcome, Project, QueueName, Schedule,
+    ScheduleName, Signal, State, Submission, Task, TaskEvent, TaskId, TaskProgress, Timestamp, UniqueMark,
+    Webhook, WebhookName, WorkerId, WorkerInfo,
 };
 use forebay_store::{
-    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
+    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Delivery, Dispatch, Execute, Heartbeat,
     HeartbeatReply, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadySink, ReadyWalk, Record,
-    Recorded, Reject, Rejects, Republished, Result, SetAside, StartRequest, StoreError, TaskFilter,
+    Recorded, Recording, Reject, Rejects, Republished, Result, SetAside, StartRequest, StoreError,
+    TaskFilter,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::broadcast;
@@ -59,6 +66,17 @@ pub(crate) struct Inner {
     pub(crate) rejects: Vec<SetAside>,
     pub(crate) paused: BTreeSet<QueueName>,
     pub(crate) schedules: BTreeMap<ScheduleName, Schedule>,
+    /// Whether the answer to a batch that is opened takes its time.
+    pub(crate) slow_batches: bool,
+    /// How often the tasks of a batch were counted.
+    pub(crate) batches_counted: usize,
+    pub(crate) kept_batches: BTreeMap<forebay_core::BatchId, forebay_store::Batch>,
+    pub(crate) limits: BTreeMap<LimitName, forebay_store::Limit>,
+    pub(crate) operations: BTreeMap<forebay_core::OperationId, forebay_core::Operation>,
+    pub(crate) webhooks: BTreeMap<WebhookName, Webhook>,
+    /// All versions, and whether the last counts.
+    pub(crate) schemas: BTreeMap<forebay_core::Kind, (Vec<forebay_core::KindSchema>, bool)>,
+    pub(crate) deliveries: Vec<(WebhookName, Delivery)>,
 }
 
 #[derive(Debug, Clone)]
@@ -186,7 +204,7 @@ impl Inner {
             kind: submission.kind.clone(),
             queue: submission.lane.queue.clone(),
             priority: submission.lane.priority,
-            state: Lifecycle::accepted(submission.run_at).state,
+            state: submission.state(),
             payload: submission.payload.clone(),
             result: None,
             attempt: 0,
@@ -205,6 +223,7 @@ impl Inner {
             progress: None,
             traceparent: submission.traceparent.clone(),
             fingerprint: submission.fingerprint,
+            terms: submission.terms.clone(),
         });
     }
 
@@ -325,6 +344,17 @@ impl Read for Fake {
         Ok(known(id).or_else(|| id.adjacent_windows().find_map(known)))
     }
 
+    async fn unique_holder(&self, project: &Project, mark: UniqueMark) -> Result<Option<Task>> {
+        let inner = self.store("look for a unique task").await?;
+        let holds = |task: &&Task| {
+            let unique = task.terms.as_ref().and_then(|terms| terms.unique.as_ref());
+            task.project == *project
+                && !task.state.is_final()
+                && unique.is_some_and(|unique| unique.mark == mark)
+        };
+        Ok(inner.tasks.values().find(holds).cloned())
+    }
+
     async fn list(&self, filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Result<Page> {
         let inner = self.store("list tasks").await?;
         let mut tasks: Vec<Task> = inner
@@ -357,6 +387,7 @@ impl Read for Fake {
                 name: task.queue.clone(),
                 running: 0,
                 scheduled: 0,
+                throttled: 0,
                 paused: false,
             });
             counts.running += u64::from(task.state == State::Running);
@@ -367,6 +398,7 @@ impl Read for Fake {
                 name: name.clone(),
                 running: 0,
                 scheduled: 0,
+                throttled: 0,
                 paused: true,
             });
             counts.paused = true;
@@ -412,6 +444,26 @@ impl Read for Fake {
 }
 
 #[async_trait]
+impl forebay_store::Explain for Fake {
+    async fn place(&self, id: TaskId) -> Result<Option<forebay_store::Place>> {
+        let inner = self.store("look for a task's place").await?;
+        let waits = |task: &&Task| task.state == State::Queued;
+        let Some(task) = inner.tasks.get(&id).filter(waits) else {
+            return Ok(None);
+        };
+        let is_before = |other: &&Task| {
+            other.lane() == task.lane() && (other.created_at, other.id) < (task.created_at, task.id)
+        };
+        let ahead = inner.tasks.values().filter(waits).filter(is_before).count();
+        Ok(Some(forebay_store::Place {
+            queued_at: task.created_at,
+            ahead: ahead as u64,
+            is_exact: true,
+        }))
+    }
+}
+
+#[async_trait]
 impl Operate for Fake {
     async fn cancel(&self, id: TaskId) -> Result<Changed> {
         Ok(self.store("cancel a task").await?.change(id, Lifecycle::cancel))
@@ -451,7 +503,7 @@ fn not_faked<T>() -> Result<T> {
 
 #[async_trait]
 impl Record for Fake {
-    async fn record(&self, _: &[Submission]) -> Result<Vec<Recorded>> {
+    async fn record_and_tell(&self, _: &[Submission]) -> Result<Recording> {
         not_faked()
     }
 
@@ -513,6 +565,10 @@ impl Dispatch for Fake {
         _: usize,
         _: &dyn ReadySink,
     ) -> Result<Republished> {
+        not_faked()
+    }
+
+    async fn expire_due(&self, _: usize) -> Result<forebay_store::Expired> {
         not_faked()
     }
 

@@ -83,7 +83,17 @@ pub(crate) fn fields_of(status: &Status) -> Vec<String> {
     names
 }
 
-fn pointers_of(problem: &serde_json::Value) -> Vec<String> {
+/// What a problem says over HTTP, with the name that the field at fault has over gRPC.
+pub(crate) fn renamed(detail: &str) -> String {
+    match detail.split_once(": ") {
+        Some((field, rest)) if !field.contains(' ') => {
+            format!("{}: {rest}", field.replace('/', ".").replace("_seconds", ""))
+        }
+        _ => detail.to_owned(),
+    }
+}
+
+pub(crate) fn pointers_of(problem: &serde_json::Value) -> Vec<String> {
     let errors = problem["errors"].as_array().unwrap();
     let mut names: Vec<String> = errors
         .iter()
@@ -227,15 +237,15 @@ async fn the_same_submission_gets_the_same_answer_over_both_doors() {
             }
             (Some(code), Err(status)) => {
                 assert_eq!((http.code().as_str(), code_of(&status)), (code, code), "{shown}");
-                let renamed = |name: String| name.replace("_seconds", "");
-                let pointers: Vec<String> = pointers_of(&http.json()).into_iter().map(renamed).collect();
+                let pointers = pointers_of(&http.json()).into_iter();
+                let pointers: Vec<String> = pointers.map(|name| name.replace("_seconds", "")).collect();
                 assert_eq!(fields_of(&status), pointers, "{shown}");
                 // Each door speaks of its own way to write a time.
                 let detail = http.json()["detail"].as_str().unwrap().replace(
                     "an RFC 3339 time, such as 2026-03-01T12:00:00Z",
                     "a valid Timestamp",
                 );
-                assert_eq!(status.message(), detail);
+                assert_eq!(status.message(), renamed(&detail));
             }
             (expected, got) => panic!("{shown}: expected {expected:?}, got {got:?} and over HTTP {http:?}"),
         }
@@ -498,6 +508,40 @@ async fn a_stream_answers_all_in_order_however_little_room_there_is() {
     assert_eq!(count, 1_200);
 }
 
+/// Clients send again what was refused for this and all after it, keys or no keys.
+#[tokio::test]
+async fn what_a_stream_refuses_for_its_end_is_followed_by_nothing_that_it_accepts() {
+    let door = Door::bounded(Bounds {
+        lookup: Duration::from_secs(1),
+        ..quick()
+    });
+    let (channel, _server) = served(&door).await;
+    let mut client = TaskServiceClient::new(channel);
+    let (send, requests) = futures::channel::mpsc::unbounded();
+    let sent = |request: v1::SubmitTaskRequest| send.unbounded_send(request).unwrap();
+    // The first waits for its key to be looked up. The second overtakes it, and then the process is told to stop.
+    door.fake.lock().store = Mood::Hangs;
+    sent(v1::SubmitTaskRequest {
+        idempotency_key: "late".into(),
+        ..echo()
+    });
+    let mut answers = client.submit_tasks(requests).await.unwrap().into_inner();
+    eventually("its key is looked up", async || door.fake.lock().store_asked > 0).await;
+    sent(echo());
+    eventually("the second is accepted", async || door.fake.lock().batches == 1).await;
+    door.app.stop.cancel();
+    for index in 0..2 {
+        let answer = answers.next().await.unwrap().unwrap();
+        assert_eq!(answer.index, index);
+        assert!(
+            matches!(answer.result, Some(Outcome::Accepted(_))),
+            "{:?}",
+            answer.result
+        );
+    }
+    assert!(answers.next().await.is_none());
+}
+
 #[tokio::test]
 async fn a_stream_says_of_a_task_what_reading_it_does() {
     let door = Door::new();
@@ -703,6 +747,7 @@ async fn tells_what_services_there_are() {
     assert_eq!(
         names,
         [
+            "forebay.v1.LimitService",
             "forebay.v1.QueueService",
             "forebay.v1.ScheduleService",
             "forebay.v1.TaskService",

@@ -16,14 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door::{Answer, call, eventually, request};
 
-struct House {
-    router: Router,
+pub(crate) struct House {
+    pub(crate) router: Router,
+    pub(crate) broker: Arc<EmbeddedBroker>,
     stop: CancellationToken,
     _data: TempDir,
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&data.path().join("forebay.db")).await.unwrap());
         store.migrate().await.unwrap();
@@ -33,7 +34,7 @@ impl House {
         let stop = CancellationToken::new();
         let app = App::new(Parts {
             store,
-            broker,
+            broker: Arc::clone(&broker) as _,
             submitter,
             clock: Arc::new(SystemClock),
             metrics: Arc::new(Metrics::new()),
@@ -43,12 +44,13 @@ impl House {
         tokio::spawn(background(app.clone()));
         Self {
             router: router(app),
+            broker,
             stop,
             _data: data,
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         call(&self.router, request("GET", path, &[], "")).await
     }
 

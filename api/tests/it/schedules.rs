@@ -1,7 +1,7 @@
 //! Schedules over HTTP: what only this door has. What both have is in `doors`.
 
 use axum::body::Body;
-use forebay_core::TaskId;
+use forebay_core::{TaskId, TimeZone};
 use serde_json::{Value, json};
 
 use crate::door::{Answer, Door, request};
@@ -26,7 +26,8 @@ async fn what_nobody_said_is_filled_in() {
     let shown = json!({
         "name": "nightly", "cron": "0 3 * * *", "time_zone": "UTC",
         "task": {"kind": "report", "queue": "default", "project": "default", "priority": "default", "payload": null,
-            "tags": [], "max_attempts": null, "timeout_seconds": null},
+            "tags": [], "max_attempts": null, "timeout_seconds": null, "heartbeat_timeout_seconds": null, "retry": null,
+            "limit_key": null, "notify": []},
         "overlap": "skip", "catch_up_seconds": 60.0, "jitter_seconds": 0.0, "paused": false,
         "next": ["2026-03-02T03:00:00Z", "2026-03-03T03:00:00Z", "2026-03-04T03:00:00Z", "2026-03-05T03:00:00Z",
             "2026-03-06T03:00:00Z"],
@@ -37,6 +38,20 @@ async fn what_nobody_said_is_filled_in() {
     assert_eq!(door.get(NIGHTLY).await.json(), shown);
     let listed = door.get("/v1/schedules").await.json();
     assert_eq!(listed, json!({"schedules": [shown], "next_page_token": null}));
+}
+
+#[tokio::test]
+async fn one_of_an_unknown_zone_is_not_resumed() {
+    let door = Door::new();
+    let body = r#"{"cron":"0 3 * * *","paused":true,"task":{"kind":"report"}}"#;
+    put(&door, NIGHTLY, body).await;
+    let name = "nightly".parse().unwrap();
+    let strange = TimeZone::kept("Mars/Olympus_Mons");
+    door.fake.lock().schedules.get_mut(&name).unwrap().time_zone = strange;
+    let refused = door.post(&format!("{NIGHTLY}/resume")).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(refused.text.contains("Mars/Olympus_Mons"), "{refused:?}");
+    assert_eq!(door.get(NIGHTLY).await.json()["paused"], json!(true));
 }
 
 #[tokio::test]
@@ -74,6 +89,49 @@ async fn the_same_again_changes_nothing_and_a_change_keeps_what_has_been() {
     assert_eq!((deleted.status.as_u16(), deleted.text.as_str()), (204, ""));
     assert_eq!(put(&door, NIGHTLY, body).await.status, 201);
     assert_eq!(door.get(NIGHTLY).await.json()["last_tick"], Value::Null);
+}
+
+#[tokio::test]
+async fn it_rests_until_it_is_resumed_and_nothing_else_changes() {
+    let door = Door::new();
+    let body = r#"{"cron":"0 3 * * *","jitter_seconds":5,"task":{"kind":"report","payload":{"b":1,"a":2}}}"#;
+    let made = put(&door, NIGHTLY, body).await.json();
+    let post = async |verb: &str| {
+        let path = format!("{NIGHTLY}/{verb}");
+        door.call(request("POST", &path, &[], Body::empty())).await
+    };
+    let paused = post("pause").await;
+    assert_eq!(paused.status, 200, "{paused:?}");
+    let mut expected = made.clone();
+    expected["paused"] = json!(true);
+    expected["next"] = json!([]);
+    assert_eq!(paused.json(), expected);
+    assert_eq!(post("pause").await.json(), expected, "twice is as once");
+    assert_eq!(door.get(NIGHTLY).await.json(), expected);
+    assert_eq!(post("resume").await.json(), made);
+    let unknown = door.call(request("POST", "/v1/schedules/none/pause", &[], Body::empty()));
+    assert_eq!(unknown.await.code(), "schedule_not_found");
+}
+
+#[tokio::test]
+async fn a_page_of_large_ones_is_short_and_leads_to_the_rest() {
+    let door = Door::new();
+    let payload = "x".repeat(250 * 1024);
+    for number in 10..30 {
+        let body = format!(r#"{{"cron":"* * * * *","task":{{"kind":"echo","payload":"{payload}"}}}}"#);
+        let made = put(&door, &format!("/v1/schedules/{number}"), &body).await;
+        assert_eq!(made.status, 201);
+    }
+    let first = door.get("/v1/schedules").await;
+    assert!(first.text.len() < 4 * 1024 * 1024, "{}", first.text.len());
+    let token = first.json()["next_page_token"].as_str().unwrap().to_owned();
+    let rest = door
+        .get(&format!("/v1/schedules?page_token={token}"))
+        .await
+        .json();
+    let shown = |page: &Value| page["schedules"].as_array().unwrap().len();
+    assert_eq!((shown(&first.json()), shown(&rest)), (13, 7));
+    assert_eq!(rest["next_page_token"], Value::Null);
 }
 
 #[tokio::test]
@@ -178,4 +236,20 @@ async fn parameters_that_are_not_known_are_refused() {
     let wrong = put(&door, "/v1/schedules/nightly?dry=1", "{}").await;
     assert_eq!(wrong.code(), "invalid_parameter");
     assert_eq!(door.fake.lock().schedules.len(), 1);
+}
+
+#[tokio::test]
+async fn its_webhooks_must_exist() {
+    let door = Door::new();
+    let body = r#"{"cron":"0 3 * * *","task":{"kind":"report","notify":["billing"]}}"#;
+    let refused = put(&door, NIGHTLY, body).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/task/notify/0");
+    put(
+        &door,
+        "/v1/webhooks/billing",
+        r#"{"url":"https://example.com/hook"}"#,
+    )
+    .await;
+    assert_eq!(put(&door, NIGHTLY, body).await.status, 201);
 }

@@ -38,6 +38,8 @@ async fn answers_with_the_task_and_where_it_is() {
             "max_attempts": 3, "progress": null, "tags": ["x"], "run_at": null,
             "created_at": "2026-03-01T12:00:00Z", "started_at": null, "finished_at": null,
             "timeout_seconds": 2.5, "worker": null, "errors": [], "log": null, "cancel_requested": false,
+            "expires_at": null, "heartbeat_timeout_seconds": null, "retry": null, "limit_key": null, "unique": null,
+            "after": [], "on_dependency_failure": null, "notify": [], "batch": null,
         })
     );
     let read = door.get(&format!("/v1/tasks/{id}")).await;

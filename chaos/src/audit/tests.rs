@@ -50,6 +50,7 @@ fn task() -> Submission {
         created_at: at,
         fingerprint: None,
         traceparent: None,
+        terms: None,
     }
 }
 
@@ -173,6 +174,7 @@ impl Scene {
             result: (outcome == Outcome::Succeeded).then(|| claimed.payload.clone()),
             error: (outcome != Outcome::Succeeded).then(|| "as it was told".to_owned()),
             log: None,
+            limited: claimed.limited,
         };
         self.store.complete(worker, &[completion], &[]).await.unwrap();
     }

@@ -72,7 +72,8 @@ impl Standing {
             attempt: self.attempt,
             lost: self.lost,
             worker: Some(worker()),
-            run_at: None,
+            // Due: when it was to be is not part of the evidence.
+            run_at: state.waits_for_a_time().then_some(Timestamp::UNIX_EPOCH),
             cancel_requested,
         })
     }
@@ -370,9 +371,10 @@ mod tests {
         let states = || State::ALL.into_iter().map(State::as_str);
         for from in states().map(Some).chain([None]) {
             for to in states() {
-                // Blocked and throttled tasks may be cancelled; nothing makes a task blocked or throttled yet.
+                // Nothing in a run makes a task wait for others or for a limit. One that did would go on like any that waits.
                 let legal = LEGAL.iter().any(|&(f, t, ..)| (f, t) == (from, to))
-                    || (matches!(from, Some("blocked" | "throttled")) && to == "cancelled");
+                    || matches!((from, to), (Some("blocked" | "throttled"), "cancelled"))
+                    || matches!((from, to), (Some("throttled"), "queued" | "running"));
                 assert_eq!(
                     is_known_way(&transition(from, to, [(0, 0); 3])),
                     legal,

@@ -1,11 +1,17 @@
 //! The client commands.
 
+mod batches;
+mod explain;
+mod kinds;
+mod limits;
+mod operations;
 pub(crate) mod print;
 mod schedules;
 mod show;
 mod submit;
 mod upload;
 mod watch;
+mod webhooks;
 
 use forebay_client::{Client, Error, Task, TaskFilter};
 use futures::{StreamExt, pin_mut};
@@ -17,9 +23,15 @@ use crate::{
 };
 use print::{Printer, table};
 
+pub(crate) use batches::batches;
+pub(crate) use explain::explain;
+pub(crate) use kinds::kinds;
+pub(crate) use limits::limits;
+pub(crate) use operations::operations;
 pub(crate) use schedules::schedules;
 pub(crate) use submit::submit;
 pub(crate) use watch::watch;
+pub(crate) use webhooks::webhooks;
 
 fn connect(common: &Common) -> Result<(Client, Printer)> {
     Ok((Client::new(common.client.url.clone())?, Printer::new(common.json)))
@@ -73,25 +85,38 @@ pub(crate) async fn list(args: List) -> Result<Code> {
 }
 
 pub(crate) async fn cancel(args: Ids) -> Result<Code> {
-    each(args, async |client, id| client.cancel(id).await).await
+    let (client, mut out) = connect(&args.common)?;
+    let cancel = async |id: &str| client.cancel(id).await;
+    each(&args.ids, cancel, |id, task| changed(&mut out, id, &task)).await
 }
 
 pub(crate) async fn retry(args: Ids) -> Result<Code> {
-    each(args, async |client, id| client.retry(id).await).await
+    let (client, mut out) = connect(&args.common)?;
+    let retry = async |id: &str| client.retry(id).await;
+    each(&args.ids, retry, |id, task| changed(&mut out, id, &task)).await
 }
 
-/// Does the same to each task, and goes on past those that are refused.
-async fn each(
-    args: Ids,
-    change: impl AsyncFn(&Client, &str) -> std::result::Result<Task, Error>,
+fn changed(out: &mut Printer, id: &str, task: &Task) -> Result<()> {
+    out.json_or(task, || format!("{id}  {}", show::state(task)))
+}
+
+fn deleted(out: &mut Printer, name: &str) -> Result<()> {
+    let deleted = serde_json::json!({"name": name, "deleted": true});
+    out.json_or(&deleted, || format!("{name} is deleted"))
+}
+
+/// Does the same to each, tells of it, and goes on past those that are refused.
+async fn each<T>(
+    names: &[String],
+    change: impl AsyncFn(&str) -> std::result::Result<T, Error>,
+    mut tell: impl FnMut(&str, T) -> Result<()>,
 ) -> Result<Code> {
-    let (client, mut out) = connect(&args.common)?;
     let mut code = Code::Done;
-    for id in &args.ids {
-        match change(&client, id).await {
-            Ok(task) => out.json_or(&task, || format!("{id}  {}", show::state(&task)))?,
+    for name in names {
+        match change(name).await {
+            Ok(changed) => tell(name, changed)?,
             Err(error @ Error::Refused(_)) if !error.is_unavailable() => {
-                eprintln!("forebay: {id}: {error}");
+                eprintln!("forebay: {name}: {error}");
                 code = Code::Refused;
             }
             Err(error) => return Err(Failure::from(error)),

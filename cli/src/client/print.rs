@@ -40,6 +40,19 @@ impl Printer {
         }
     }
 
+    /// What is known of one thing, a line each: a name, and what is said under it, if anything is.
+    pub(crate) fn fields(
+        &mut self,
+        fields: impl IntoIterator<Item = (&'static str, Option<String>)>,
+    ) -> Result<()> {
+        for (name, value) in fields {
+            if let Some(value) = value {
+                self.line(format_args!("{name:<9} {value}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// All values, one a line; or a table of them, or why there is none.
     pub(crate) fn list<T: Serialize>(
         &mut self,

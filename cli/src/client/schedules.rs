@@ -1,16 +1,16 @@
 //! `forebay schedules`: tasks by the clock.
 
-use forebay_client::{Client, Error, NewSchedule, Schedule, ScheduledTask};
+use forebay_client::{Client, NewSchedule, Schedule, ScheduledTask};
 use jiff::Timestamp;
 
 use super::{
-    connect,
+    connect, deleted, each,
     print::{Printer, table},
     show, submit, yes_or_no,
 };
 use crate::{
     args::{PutSchedule, Schedules, SchedulesCommand},
-    exit::{Code, Failure, Result},
+    exit::{Code, Result},
 };
 
 pub(crate) async fn schedules(args: Schedules) -> Result<Code> {
@@ -26,9 +26,12 @@ pub(crate) async fn schedules(args: Schedules) -> Result<Code> {
             let schedule = client.put_schedule(&name, &new_schedule(*args)?).await?;
             told(&mut out, &schedule)
         }
-        SchedulesCommand::Pause(args) => set_paused(&client, &mut out, &args.name, true).await,
-        SchedulesCommand::Resume(args) => set_paused(&client, &mut out, &args.name, false).await,
-        SchedulesCommand::Delete(args) => delete(&client, &mut out, &args.names).await,
+        SchedulesCommand::Pause(args) => told(&mut out, &client.pause_schedule(&args.name, true).await?),
+        SchedulesCommand::Resume(args) => told(&mut out, &client.pause_schedule(&args.name, false).await?),
+        SchedulesCommand::Delete(args) => {
+            let delete = async |name: &str| client.delete_schedule(name).await;
+            each(&args.names, delete, |name, ()| deleted(&mut out, name)).await
+        }
     }
 }
 
@@ -51,33 +54,8 @@ async fn list(client: &Client, out: &mut Printer) -> Result<Code> {
     out.list(&schedules, lines, "no schedules yet")
 }
 
-/// Changes one member of a schedule and leaves the others.
-async fn set_paused(client: &Client, out: &mut Printer, name: &str, paused: bool) -> Result<Code> {
-    let mut schedule = NewSchedule::from(client.schedule(name, Some(0)).await?);
-    schedule.paused = paused;
-    told(out, &client.put_schedule(name, &schedule).await?)
-}
-
-/// Deletes each, and goes on past those that are refused.
-async fn delete(client: &Client, out: &mut Printer, names: &[String]) -> Result<Code> {
-    let mut code = Code::Done;
-    for name in names {
-        match client.delete_schedule(name).await {
-            Ok(()) => {
-                let deleted = serde_json::json!({"name": name, "deleted": true});
-                out.json_or(&deleted, || format!("{name} is deleted"))?;
-            }
-            Err(error @ Error::Refused(_)) if !error.is_unavailable() => {
-                eprintln!("forebay: {name}: {error}");
-                code = Code::Refused;
-            }
-            Err(error) => return Err(Failure::from(error)),
-        }
-    }
-    Ok(code)
-}
-
 fn new_schedule(args: PutSchedule) -> Result<NewSchedule> {
+    let run = args.run_terms;
     Ok(NewSchedule {
         cron: args.cron,
         time_zone: args.time_zone,
@@ -90,6 +68,10 @@ fn new_schedule(args: PutSchedule) -> Result<NewSchedule> {
             tags: args.tag,
             max_attempts: args.max_attempts,
             timeout_seconds: args.timeout.map(|timeout| timeout.as_secs_f64()),
+            heartbeat_timeout_seconds: run.heartbeat_timeout.map(|timeout| timeout.as_secs_f64()),
+            retry: run.retry(),
+            limit_key: run.limit_key,
+            notify: run.notify,
         },
         overlap: args.overlap.map(|overlap| overlap.to_string()),
         catch_up_seconds: args.catch_up.map(|span| span.as_secs_f64()),
@@ -155,6 +137,14 @@ fn shown(out: &mut Printer, schedule: &Schedule) -> Result<Code> {
             "timeout",
             task.timeout_seconds.map(|seconds| format!("{seconds} s")),
         ),
+        (
+            "heartbeat",
+            task.heartbeat_timeout_seconds
+                .map(|seconds| format!("at least every {seconds} s")),
+        ),
+        ("retry", task.retry.as_ref().map(show::retry)),
+        ("limit key", show::said(task.limit_key.as_deref())),
+        ("notify", show::said(Some(&task.notify.join(", ")))),
         ("overlap", Some(schedule.overlap.clone())),
         ("catch up", Some(format!("{} s", schedule.catch_up_seconds))),
         ("jitter", Some(format!("{} s", schedule.jitter_seconds))),
@@ -163,13 +153,7 @@ fn shown(out: &mut Printer, schedule: &Schedule) -> Result<Code> {
         ("last", schedule.last_tick.as_ref().map(when)),
         ("task", schedule.last_task_id.clone()),
     ];
-    for (name, value) in lines {
-        if let Some(value) = value {
-            out.line(format_args!("{name:<9} {value}"))?;
-        }
-    }
-    for next in &schedule.next {
-        out.line(format_args!("{:<9} {}", "next", when(next)))?;
-    }
+    out.fields(lines)?;
+    out.fields(schedule.next.iter().map(|next| ("next", Some(when(next)))))?;
     Ok(Code::Done)
 }

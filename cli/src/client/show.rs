@@ -1,6 +1,6 @@
 //! A task as a person reads it.
 
-use forebay_client::{Progress, Task};
+use forebay_client::{Progress, Retry, Task, Unique};
 use jiff::Timestamp;
 
 use super::print::Printer;
@@ -85,14 +85,22 @@ pub(crate) fn task(out: &mut Printer, task: &Task) -> Result<()> {
             task.timeout_seconds.map(|seconds| format!("{seconds} s")),
         ),
         ("worker", task.worker.clone()),
+        ("expires", when(&task.expires_at)),
+        (
+            "heartbeat",
+            task.heartbeat_timeout_seconds
+                .map(|seconds| format!("at least every {seconds} s")),
+        ),
+        ("retry", task.retry.as_ref().map(retry)),
+        ("limit key", said(task.limit_key.as_deref())),
+        ("unique", task.unique.as_ref().map(unique)),
+        ("after", after(task)),
+        ("notify", said(Some(&task.notify.join(", ")))),
+        ("batch", task.batch.clone()),
         ("payload", task.payload.as_ref().map(|json| cut(json.get(), LONG))),
         ("result", task.result.as_ref().map(|json| cut(json.get(), LONG))),
     ];
-    for (name, value) in lines {
-        if let Some(value) = value {
-            out.line(format_args!("{name:<9} {value}"))?;
-        }
-    }
+    out.fields(lines)?;
     for error in &task.errors {
         let message = cut(&error.message, LONG);
         out.line(format_args!(
@@ -107,6 +115,42 @@ pub(crate) fn task(out: &mut Printer, task: &Task) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A text, where it says anything.
+pub(super) fn said(text: Option<&str>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).map(|text| cut(text, LONG))
+}
+
+/// How it is tried again: `after 1 s, 10 s`, or what it says of the policy.
+pub(super) fn retry(retry: &Retry) -> String {
+    if !retry.delays_seconds.is_empty() {
+        let delays: Vec<String> = retry
+            .delays_seconds
+            .iter()
+            .map(|seconds| format!("{seconds} s"))
+            .collect();
+        return format!("after {}", delays.join(", "));
+    }
+    let parts = [
+        retry.base_seconds.map(|seconds| format!("base {seconds} s")),
+        retry.factor.map(|factor| format!("factor {factor}")),
+        retry.cap_seconds.map(|seconds| format!("cap {seconds} s")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn unique(unique: &Unique) -> String {
+    let until = unique.until.as_ref().map(|until| format!(", until {until}"));
+    format!("{} on conflict{}", unique.on_conflict, until.unwrap_or_default())
+}
+
+fn after(task: &Task) -> Option<String> {
+    let ids = said(Some(&task.after.join(", ")))?;
+    Some(match task.on_dependency_failure.as_deref() {
+        Some("run") => format!("{ids}, whatever becomes of them"),
+        _ => ids,
+    })
 }
 
 /// How long ago a time was, or in how long it will be, in its largest unit.

@@ -68,6 +68,7 @@ pub(super) fn ended(out: &mut Printer, task: &Task) -> Result<Code> {
 }
 
 fn new_task(args: Submit) -> Result<NewTask> {
+    let (terms, run) = (args.task_terms, args.run_terms);
     Ok(NewTask {
         kind: args.kind.unwrap_or_default(),
         payload: args.payload.as_deref().map(payload).transpose()?,
@@ -78,6 +79,17 @@ fn new_task(args: Submit) -> Result<NewTask> {
         delay_seconds: args.delay.map(|delay| delay.as_secs_f64()),
         max_attempts: args.max_attempts,
         timeout_seconds: args.timeout.map(|timeout| timeout.as_secs_f64()),
+        expires_at: terms.expires_at.map(|at| at.to_string()),
+        schedule_to_start_timeout_seconds: terms.expires_in.map(|within| within.as_secs_f64()),
+        heartbeat_timeout_seconds: run.heartbeat_timeout.map(|timeout| timeout.as_secs_f64()),
+        retry: run.retry(),
+        limit_key: run.limit_key,
+        unique: terms.unique(),
+        after: terms.after,
+        on_dependency_failure: terms
+            .on_dependency_failure
+            .map(|policy| policy.as_str().to_owned()),
+        notify: run.notify,
     })
 }
 

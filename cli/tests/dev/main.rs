@@ -2,9 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+mod composition;
 mod degraded;
+mod http;
+mod limits;
+mod operations;
+mod page;
 mod schedules;
+mod schemas;
 mod support;
+mod timed;
 
 use std::{fmt::Write, net::TcpListener, time::Instant};
 

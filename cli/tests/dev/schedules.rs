@@ -1,69 +1,32 @@
 //! Schedules from outside, and the examples of docs/schedules.md.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::support::{Dev, Ended, stderr, stdout};
-
-/// The shell commands of a page, in order.
-fn examples(page: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
-    let blocks = text.split("\n```sh\n").skip(1);
-    blocks
-        .map(|block| block.split("\n```").next().unwrap().to_owned())
-        .collect()
-}
-
-/// Runs commands as a person would who reads the page.
-fn run(dev: &Dev, folder: &Path, commands: &str) -> String {
-    let binaries = Path::new(env!("CARGO_BIN_EXE_forebay")).parent().unwrap();
-    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
-    let mut shell = Command::new("sh");
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FOREBAY_") {
-            shell.env_remove(name);
-        }
-    }
-    let commands = commands.replace("http://127.0.0.1:8080", &dev.url);
-    let output = shell
-        .args(["-euc", &commands])
-        .current_dir(folder)
-        .env("PATH", path)
-        .env("FOREBAY_URL", &dev.url)
-        .ended();
-    assert!(output.status.success(), "{commands}\n{output:?}");
-    stdout(&output)
-}
+use crate::{
+    page::says_after,
+    support::{Dev, stderr, stdout},
+};
 
 #[test]
 fn the_examples_of_the_page_do_what_it_says() {
     let folder = tempdir().unwrap();
     let dev = Dev::start(folder.path(), &[]);
-    let blocks = examples("docs/schedules.md");
-    assert_eq!(blocks.len(), 5, "{blocks:?}");
-    let said: Vec<String> = blocks
-        .iter()
-        .map(|block| {
-            let said = run(&dev, folder.path(), block);
-            if block.contains("put beat") {
-                // It has ticked before it is deleted.
-                dev.json_until(&["list", "--tag", "beat"], |tasks| tasks.len() >= 2);
-            }
-            said
-        })
-        .collect();
-    for (said, expected) in said.iter().zip([
+    let expected = [
         "nightly next ",
         "NAME CRON ZONE KIND NEXT LAST PAUSED beat * * * * * * UTC echo ",
         "ID STATE KIND ",
         "nightly is paused nightly next ",
         "\"next\":[",
-    ]) {
-        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(words.contains(expected), "{expected:?} is not in {words}");
-    }
+    ];
+    let said = says_after(&dev, folder.path(), "docs/schedules.md", &expected, |block| {
+        if block.contains("put beat") {
+            // It has ticked before it is deleted.
+            dev.json_until(&["list", "--tag", "beat"], |tasks| tasks.len() >= 2);
+        }
+    });
     assert_eq!(said[1].matches("next      ").count(), 3, "{}", said[1]);
     let kept = dev.json(&["schedules"]);
     let names: Vec<&Value> = kept.iter().map(|schedule| &schedule["name"]).collect();

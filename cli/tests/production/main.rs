@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod autoscale;
+mod composition;
 mod degraded;
 mod doors;
 mod external;
 mod faults;
 mod keda;
+mod limits;
 mod monitoring;
+mod operations;
 mod pausing;
 mod poison;
 mod promises;
@@ -22,4 +25,5 @@ mod schedules;
 mod sdk;
 mod stack;
 mod timeline;
+mod webhooks;
 mod zombies;

@@ -23,7 +23,8 @@ on_every_broker! {
     a_stranger_finds_what_there_is_and_uses_it
 }
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
+    "forebay.v1.LimitService",
     "forebay.v1.QueueService",
     "forebay.v1.ScheduleService",
     "forebay.v1.TaskService",

@@ -81,12 +81,12 @@ async fn rubbish_in_the_broker_is_set_aside_once_and_the_lanes_go_on() {
     // It does not come again.
     echo(&user, &api.http, 20).await;
     assert_eq!(rejects().await["count"], RUBBISH.len());
-    let queue: Value = reqwest::get(format!("{}/v1/queues/default", api.http))
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    assert_eq!(queue["ready"], 0, "{queue}");
+    // What is shown may be a second old.
+    wait::until("nothing to be left in the lanes", PATIENCE, || async {
+        let queue = reqwest::get(format!("{}/v1/queues/default", api.http)).await;
+        let queue: Value = queue.unwrap().json().await.unwrap();
+        queue["ready"] == 0
+    })
+    .await;
     worker.wait_until_ready().await;
 }

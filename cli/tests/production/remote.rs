@@ -54,7 +54,7 @@ impl Worker {
         let mut heartbeat = say.clone();
         let heartbeats = tokio::spawn(async move {
             while heartbeat
-                .send(request(Say::Heartbeat(Heartbeat {})))
+                .send(request(Say::Heartbeat(Heartbeat::default())))
                 .await
                 .is_ok()
             {

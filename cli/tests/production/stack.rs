@@ -127,6 +127,11 @@ impl Forebay {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far.
     pub(crate) fn logged(&self) -> String {
         self.logged.lock().unwrap().clone()

@@ -17,7 +17,7 @@ pub struct QueueFigures {
     pub ready: Option<u64>,
     /// What runs.
     pub running: Option<u64>,
-    /// What waits in its lanes and may not run, since the queue is paused.
+    /// What would be ready and may not run: all that waits in its lanes while the queue is paused, and what a limit holds back.
     pub gated: Option<u64>,
     /// What waits for a time.
     pub scheduled: Option<u64>,
@@ -27,6 +27,8 @@ pub struct QueueFigures {
     pub oldest_ready_age: Option<Duration>,
     /// How many workers it takes.
     pub desired_workers: Option<u64>,
+    /// Of what is gated, what a limit holds back: it waits in no lane.
+    pub(crate) throttled: u64,
     /// Whether there is a worker for it.
     pub(crate) is_served: bool,
 }
@@ -44,6 +46,7 @@ impl QueueFigures {
             paused: None,
             oldest_ready_age: None,
             desired_workers: None,
+            throttled: 0,
             is_served: false,
         }
     }
@@ -79,12 +82,16 @@ impl QueueFigures {
     #[must_use]
     pub fn waiting(&self) -> Option<u64> {
         self.ready
-            .map(|ready| ready.saturating_add(self.gated.unwrap_or(0)))
+            .map(|ready| ready.saturating_add(self.gated_in_lanes()))
     }
 
     /// Whether it is no use to look out for its next task: it has some, or is paused, or has workers that take it.
     pub(crate) fn is_awake(&self) -> bool {
-        self.is_busy() || self.is_served || self.gated.unwrap_or(0) > 0
+        self.is_busy() || self.is_served || self.gated_in_lanes() > 0
+    }
+
+    fn gated_in_lanes(&self) -> u64 {
+        self.gated.unwrap_or(0).saturating_sub(self.throttled)
     }
 
     /// Whether there is something to do, as far as is known.

@@ -76,7 +76,7 @@ pub(crate) async fn hear(observer: &Observer, patience: Duration) -> anyhow::Res
             }
             // What waited in a queue that is resumed is ready now.
             Signal::QueuesChanged => observer.count_soon(),
-            Signal::Cancel(_) | Signal::Progress(_) => {}
+            Signal::Cancel(_) | Signal::Progress(_) | Signal::Due => {}
         }
     }
     anyhow::bail!("the connection for signals ended")

@@ -489,11 +489,15 @@ fn is_fresh(count: &Count, asked: Instant) -> bool {
     asked.saturating_duration_since(since) <= most
 }
 
-/// What waits in the lanes of a paused queue is gated.
+/// What waits in the lanes of a paused queue is gated, beside what a limit holds back.
 fn with_ready(mut queue: QueueFigures, waiting: Option<u64>) -> QueueFigures {
+    let throttled = queue.throttled;
     (queue.ready, queue.gated) = match queue.paused {
-        Some(true) => (waiting.map(|_| 0), waiting),
-        Some(false) => (waiting, waiting.map(|_| 0)),
+        Some(true) => (
+            waiting.map(|_| 0),
+            waiting.map(|waiting| waiting.saturating_add(throttled)),
+        ),
+        Some(false) => (waiting, waiting.map(|_| throttled)),
         None => (waiting, None),
     };
     queue
@@ -504,6 +508,7 @@ fn of_store(row: QueueCounts) -> QueueFigures {
         running: Some(row.running),
         scheduled: Some(row.scheduled),
         paused: Some(row.paused),
+        throttled: row.throttled,
         ..QueueFigures::unknown(row.name)
     }
 }

@@ -42,7 +42,7 @@ impl Oldest {
     ) {
         for queue in queues
             .iter()
-            .filter(|queue| queue.ready == Some(0) && queue.gated == Some(0))
+            .filter(|queue| queue.gated.is_some() && queue.waiting() == Some(0))
         {
             let walk = self.walks.entry(queue.name.clone()).or_default();
             walk.walk.from = walk.walk.from.max(now.checked_sub(LAG_MAX).ok());

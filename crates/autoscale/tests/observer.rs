@@ -77,6 +77,7 @@ impl World {
             name: images(),
             running: 0,
             scheduled: 0,
+            throttled: 0,
             paused: false,
         });
         let sources = Sources {
@@ -125,6 +126,14 @@ fn images() -> QueueName {
 #[async_trait]
 impl Read for World {
     async fn get(&self, _: TaskId) -> forebay_store::Result<Option<Task>> {
+        Ok(None)
+    }
+
+    async fn unique_holder(
+        &self,
+        _: &forebay_core::Project,
+        _: forebay_core::UniqueMark,
+    ) -> forebay_store::Result<Option<Task>> {
         Ok(None)
     }
 
@@ -332,6 +341,24 @@ async fn what_a_pause_holds_back_is_gated() {
     assert_eq!((sample.ready, sample.gated, sample.desired_workers), (0, 5, 0));
     assert_eq!(sample.oldest_ready_age, None);
     assert_eq!(world.lock().walks, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_limit_holds_back_is_gated_and_no_reason_for_a_worker() {
+    let (world, observer) = World::new();
+    world.lock().queues[0].throttled = 700;
+    let sample = observer.sample(&images()).await.unwrap();
+    assert_eq!((sample.ready, sample.gated, sample.desired_workers), (0, 700, 0));
+    world.lock().ready = 5;
+    seconds(1.1).await;
+    let sample = observer.sample(&images()).await.unwrap();
+    assert_eq!((sample.ready, sample.gated), (5, 700));
+    assert!(sample.desired_workers > 0);
+    // With a pause, what waits in its lanes is beside it.
+    world.lock().queues[0].paused = true;
+    seconds(1.1).await;
+    let sample = observer.sample(&images()).await.unwrap();
+    assert_eq!((sample.ready, sample.gated), (0, 705));
 }
 
 #[tokio::test(start_paused = true)]

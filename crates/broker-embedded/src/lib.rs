@@ -18,7 +18,7 @@ use std::{
 use async_trait::async_trait;
 use forebay_broker::{Broker, BrokerError, Depth, Message, PublishError, Result, Source, Subscription};
 use forebay_core::{Lane, Signal, Submission};
-use forebay_store::{Backlog, Recorded, StoreError};
+use forebay_store::{Backlog, Recorded, Recording, StoreError};
 use futures::stream::BoxStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -69,8 +69,8 @@ impl EmbeddedBroker {
     }
 
     async fn record(&self, tasks: &[Submission]) -> Vec<Outcome> {
-        match self.store.record(tasks).await {
-            Ok(recorded) => recorded.into_iter().map(outcome).collect(),
+        match self.store.record_and_tell(tasks).await {
+            Ok(recording) => self.tell(recording).into_iter().map(outcome).collect(),
             // One of them is at fault. The others are not to suffer from it.
             Err(StoreError::Refused { .. }) if tasks.len() > 1 => self.record_singly(tasks).await,
             Err(error) => vec![Err(unavailable(&error)); tasks.len()],
@@ -80,12 +80,22 @@ impl EmbeddedBroker {
     async fn record_singly(&self, tasks: &[Submission]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(tasks.len());
         for task in tasks {
-            outcomes.push(match self.store.record(std::slice::from_ref(task)).await {
-                Ok(recorded) => recorded.into_iter().try_for_each(outcome),
-                Err(error) => Err(unavailable(&error)),
-            });
+            outcomes.push(
+                match self.store.record_and_tell(std::slice::from_ref(task)).await {
+                    Ok(recording) => self.tell(recording).into_iter().try_for_each(outcome),
+                    Err(error) => Err(unavailable(&error)),
+                },
+            );
         }
         outcomes
+    }
+
+    /// Tells whoever listens of what ended as it was recorded.
+    fn tell(&self, recording: Recording) -> Vec<Recorded> {
+        if !recording.ended.is_empty() {
+            self.signals.send(Signal::Events(recording.ended));
+        }
+        recording.answers
     }
 }
 

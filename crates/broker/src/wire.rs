@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{
-    Fingerprint, Json, Kind, Ready, Signal, Submission, TaskEvent, TaskId, Timestamp, TraceParent,
+    Fingerprint, Json, Kind, Ready, Signal, Submission, TaskEvent, TaskId, Terms, Timestamp, TraceParent,
     from_unix_micros,
 };
 use forebay_proto::wire;
@@ -87,6 +87,7 @@ pub fn encode_signal(signal: &Signal) -> Bytes {
         Signal::Events(events) => written.events = events.iter().map(event_to_wire).collect(),
         Signal::Progress(ids) => written.progress = ids.iter().map(|&id| id_to_wire(id)).collect(),
         Signal::QueuesChanged => written.queues_changed = true,
+        Signal::Due => written.due = true,
     }
     written.encode_to_vec().into()
 }
@@ -100,6 +101,8 @@ pub fn decode_signal(body: Bytes) -> Result<Signal, DecodeError> {
     let ids = |ids: &[Bytes]| ids.iter().map(|id| id_from_wire(id)).collect::<Result<_, _>>();
     if signal.queues_changed {
         Ok(Signal::QueuesChanged)
+    } else if signal.due {
+        Ok(Signal::Due)
     } else if !signal.progress.is_empty() {
         ids(&signal.progress).map(Signal::Progress)
     } else if signal.cancel.is_empty() {
@@ -144,6 +147,9 @@ pub(crate) fn put_submission(task: &Submission, body: &mut Vec<u8>) {
             .as_bytes(),
         body,
     );
+    if let Some(terms) = &task.terms {
+        put(14, terms.to_json().as_bytes(), body);
+    }
 }
 
 /// Reads the fields of a `Submission`. Its payload was checked before it was published, and is a slice of `body`.
@@ -151,8 +157,8 @@ fn submission(body: &Bytes, names: &mut Names) -> Result<Submission, DecodeError
     let (mut id, mut payload, mut fingerprint) = (&[][..], &[][..], &[][..]);
     let (mut project, mut kind, mut queue, mut priority, mut traceparent) = ("", "", "", "", "");
     let (mut tags, mut run_at, mut max_attempts, mut timeout) = (Vec::new(), None, None, None);
-    let mut created_at = 0;
-    fields::each(body, 13, |tag, value| {
+    let (mut created_at, mut terms) = (0, "");
+    fields::each(body, 14, |tag, value| {
         match tag {
             1 => id = value.bytes()?,
             2 => project = value.text()?,
@@ -166,7 +172,8 @@ fn submission(body: &Bytes, names: &mut Names) -> Result<Submission, DecodeError
             10 => timeout = Some(value.number()?),
             11 => created_at = value.number()?.cast_signed(),
             12 => fingerprint = value.bytes()?,
-            _ => traceparent = value.text()?,
+            13 => traceparent = value.text()?,
+            _ => terms = value.text()?,
         }
         Ok(())
     })?;
@@ -184,7 +191,18 @@ fn submission(body: &Bytes, names: &mut Names) -> Result<Submission, DecodeError
         created_at: from_unix_micros(created_at),
         fingerprint: fingerprint_from_wire(fingerprint)?,
         traceparent: TraceParent::parse(traceparent),
+        terms: terms_from_wire(terms)?,
     })
+}
+
+fn terms_from_wire(text: &str) -> Result<Option<Box<Terms>>, DecodeError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let terms = Terms::from_json(text);
+    terms
+        .map(Some)
+        .map_err(|error| DecodeError::in_field("terms", error))
 }
 
 fn fingerprint_from_wire(bytes: &[u8]) -> Result<Option<Fingerprint>, DecodeError> {

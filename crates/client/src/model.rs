@@ -34,6 +34,73 @@ pub struct NewTask {
     /// How long one attempt may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<f64>,
+    /// It expires unless it has been started by then, in RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// It expires unless it is started so long after it was accepted, or after its `run_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_to_start_timeout_seconds: Option<f64>,
+    /// An attempt that says nothing for so long is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_timeout_seconds: Option<f64>,
+    /// How it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// What it counts to in limits by key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_key: Option<String>,
+    /// What it must be the only one of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique: Option<NewUnique>,
+    /// Ids of the tasks it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// What happens where one of those does not succeed: `cancel` or `run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_dependency_failure: Option<String>,
+    /// Names of webhooks that hear of its end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
+}
+
+/// How a task is tried again: what is not said is as its handler says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Retry {
+    /// The longest wait after the first attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_seconds: Option<f64>,
+    /// By how much that grows with each attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// No wait is longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_seconds: Option<f64>,
+    /// The waits themselves, without chance; then none of the above is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delays_seconds: Vec<f64>,
+}
+
+/// What a task must be the only one of, in its project.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct NewUnique {
+    /// Among those of its kind; its payload unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// For how long after it was accepted others are in conflict with it even if it is finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_seconds: Option<f64>,
+    /// `return`, `reject` or `replace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<String>,
+}
+
+/// What a task is the only one of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members are described in the API's document")]
+pub struct Unique {
+    pub mark: String,
+    pub until: Option<String>,
+    pub on_conflict: String,
 }
 
 /// A task as the server shows it.
@@ -68,6 +135,24 @@ pub struct Task {
     pub log: Option<String>,
     #[serde(default)]
     pub cancel_requested: bool,
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    #[serde(default)]
+    pub heartbeat_timeout_seconds: Option<f64>,
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    #[serde(default)]
+    pub limit_key: Option<String>,
+    #[serde(default)]
+    pub unique: Option<Unique>,
+    #[serde(default)]
+    pub after: Vec<String>,
+    #[serde(default)]
+    pub on_dependency_failure: Option<String>,
+    #[serde(default)]
+    pub notify: Vec<String>,
+    #[serde(default)]
+    pub batch: Option<String>,
 }
 
 impl Task {
@@ -185,6 +270,18 @@ pub struct ScheduledTask {
     /// How long one attempt may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<f64>,
+    /// An attempt that says nothing for so long is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_timeout_seconds: Option<f64>,
+    /// How its tasks are tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// What its tasks count to in limits by key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_key: Option<String>,
+    /// Names of webhooks that hear of their ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
 }
 
 /// A schedule as the server shows it.

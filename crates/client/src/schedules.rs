@@ -5,9 +5,6 @@ use serde::Deserialize;
 
 use crate::{Client, NewSchedule, Result, Schedule};
 
-/// How many schedules are fetched at once.
-const PAGE_SIZE: &str = "200";
-
 #[derive(Debug, Deserialize)]
 struct Page {
     schedules: Vec<Schedule>,
@@ -43,20 +40,21 @@ impl Client {
     /// # Errors
     /// Where the server can't be reached.
     pub async fn schedules(&self) -> Result<Vec<Schedule>> {
-        let (mut all, mut token): (Vec<Schedule>, Option<String>) = (Vec::new(), None);
-        loop {
-            let mut url = self.path(&["schedules"]);
-            url.query_pairs_mut().append_pair("page_size", PAGE_SIZE);
-            if let Some(token) = &token {
-                url.query_pairs_mut().append_pair("page_token", token);
-            }
-            let page: Page = self.json_again(self.at(Method::GET, url)).await?;
-            all.extend(page.schedules);
-            token = page.next_page_token.filter(|token| !token.is_empty());
-            if token.is_none() {
-                return Ok(all);
-            }
-        }
+        self.pages(&["schedules"], usize::MAX, |page: Page| {
+            (page.schedules, page.next_page_token)
+        })
+        .await
+    }
+
+    /// Lets a schedule rest, or go on with its next tick, and leaves all else of it as it is. Returns it as it is now. Twice is as
+    /// once, so it is tried a few times where the server can't be reached.
+    ///
+    /// # Errors
+    /// Where there is none of this name, or the server can't be reached.
+    pub async fn pause_schedule(&self, name: &str, paused: bool) -> Result<Schedule> {
+        let verb = if paused { "pause" } else { "resume" };
+        let url = self.path(&["schedules", name, verb]);
+        self.json_again(self.at(Method::POST, url)).await
     }
 
     /// Deletes a schedule. The tasks that it has submitted stay.

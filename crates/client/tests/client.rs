@@ -19,7 +19,8 @@ use axum::{
     routing::{get, post},
 };
 use forebay_client::{
-    Client, Error, EventFilter, Heard, NewSchedule, NewTask, ScheduledTask, SubmitOptions, TaskFilter,
+    Client, Error, EventFilter, Heard, NewSchedule, NewTask, NewUnique, Retry, ScheduledTask, SubmitOptions,
+    TaskFilter,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -70,6 +71,48 @@ async fn a_submission_says_only_what_was_given() {
         wait: Some(Duration::from_secs(3)),
     };
     assert_eq!(client.submit(&new, &options).await.unwrap().id, "a");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_task_is_sent_and_what_it_has_is_read() {
+    async fn submit(request: Request) -> Response {
+        let body = axum::body::to_bytes(request.into_body(), 4096).await.unwrap();
+        let asked: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            asked,
+            json!({"kind": "echo", "schedule_to_start_timeout_seconds": 60.0, "retry": {"delays_seconds": [1.0]},
+                "unique": {"key": "k"}, "after": ["a"], "notify": ["billing"]})
+        );
+        let mut task = task("b", "blocked");
+        task["retry"] =
+            json!({"base_seconds": null, "factor": null, "cap_seconds": null, "delays_seconds": [1.0]});
+        task["after"] = json!(["a"]);
+        (StatusCode::ACCEPTED, Json(task)).into_response()
+    }
+    let client = serve(Router::new().route("/v1/tasks", post(submit))).await;
+    let retry = Retry {
+        delays_seconds: vec![1.0],
+        ..Retry::default()
+    };
+    let new = NewTask {
+        kind: "echo".into(),
+        schedule_to_start_timeout_seconds: Some(60.0),
+        retry: Some(retry.clone()),
+        unique: Some(NewUnique {
+            key: Some("k".into()),
+            ..NewUnique::default()
+        }),
+        after: vec!["a".into()],
+        notify: vec!["billing".into()],
+        ..NewTask::default()
+    };
+    let task = client.submit(&new, &SubmitOptions::default()).await.unwrap();
+    assert_eq!((task.retry, task.after), (Some(retry), vec!["a".to_owned()]));
+    assert_eq!(
+        (task.unique, task.limit_key),
+        (None, None),
+        "what a server does not say is not there"
+    );
 }
 
 #[tokio::test]

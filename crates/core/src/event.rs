@@ -1,5 +1,5 @@
 //! What processes tell one another while they live. None of it is stored, and none of it is needed for a task
-//! to be executed: it makes a cancellation or a pause fast and a page live.
+//! to be executed: it makes a cancellation, a pause or a release fast and a page live.
 
 use crate::{Kind, QueueName, State, TaskId, Timestamp};
 
@@ -31,4 +31,6 @@ pub enum Signal {
     Progress(Vec<TaskId>),
     /// Queues were paused or resumed: the store knows which.
     QueuesChanged,
+    /// Something has become due that nobody could expect: dispatchers look at once.
+    Due,
 }

@@ -26,7 +26,8 @@ impl IdempotencyKey {
 /// Names one task, for ever. A UUIDv7; or, where the submitter gave an idempotency key, a UUIDv8 made of
 /// the current day and a hash of project and key, so that every replica derives the same id with no shared state.
 /// A tick of a schedule names its task in the same way.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct TaskId(Uuid);
 
 impl TaskId {
@@ -55,6 +56,21 @@ impl TaskId {
         hasher.update(tick.as_microsecond().to_be_bytes());
         hasher.update(schedule.as_str());
         Self::hashed(tick, hasher)
+    }
+
+    /// The id of a task of a batch: that at place `index` of a part of it, which is named by `part`. In order of their
+    /// ids the tasks of a part are as they were submitted.
+    #[must_use]
+    pub fn of_batch(batch: BatchId, part: &str, index: u16) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(batch.0.as_bytes());
+        hasher.update(part);
+        let digest = hasher.finalize();
+        let mut bytes = [0_u8; 16];
+        bytes[..6].copy_from_slice(&batch.0.as_bytes()[..6]);
+        bytes[6..14].copy_from_slice(&digest[..8]);
+        bytes[14..].copy_from_slice(&index.to_be_bytes());
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
     /// Made of the day of `at` and of what was hashed.
@@ -182,6 +198,61 @@ impl WorkerId {
     }
 }
 
+/// A batch: tasks that were submitted together and are looked at together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct BatchId(Uuid);
+
+impl BatchId {
+    /// A new id. `random` must be ten random bytes.
+    #[must_use]
+    pub fn new(at: Timestamp, random: &[u8; 10]) -> Self {
+        Self(TaskId::new(at, random).0)
+    }
+
+    /// The id that `key` names in `project` on the day of `at`, as [`TaskId::keyed`] does for tasks.
+    #[must_use]
+    pub fn keyed(at: Timestamp, project: &Project, key: &IdempotencyKey) -> Self {
+        let mut hasher = Sha256::new();
+        // No project's name is of this length: no task's key leads to the id of a batch.
+        hasher.update((u64::MAX - 1).to_be_bytes());
+        hasher.update(project.as_str());
+        hasher.update([0]);
+        hasher.update(&key.0);
+        Self(TaskId::hashed(at, hasher).0)
+    }
+
+    /// The ids that the same key has in the window before and in the one after; none for an id that has no key.
+    pub fn adjacent_windows(self) -> impl Iterator<Item = Self> {
+        TaskId(self.0).adjacent_windows().map(|id| Self(id.0))
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+/// An operation on many tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct OperationId(Uuid);
+
+impl OperationId {
+    /// A new id. `random` must be ten random bytes.
+    #[must_use]
+    pub fn new(at: Timestamp, random: &[u8; 10]) -> Self {
+        Self(TaskId::new(at, random).0)
+    }
+
+    /// The id as a UUID.
+    #[must_use]
+    pub fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
 /// One batch of tasks that a worker claimed together; the store's note of who runs what.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClaimId(Uuid);
@@ -203,6 +274,8 @@ impl ClaimId {
 id!(TaskId);
 id!(WorkerId);
 id!(ClaimId);
+id!(BatchId);
+id!(OperationId);
 
 #[cfg(test)]
 mod tests {
@@ -249,6 +322,29 @@ mod tests {
         assert_eq!(id.as_uuid().get_version_num(), 8);
         assert_ne!(id, TaskId::of_tick(&nightly, at("2026-03-01T03:00:01Z")));
         assert_ne!(id, TaskId::of_tick(&"weekly".parse().unwrap(), tick));
+    }
+
+    #[test]
+    fn the_tasks_of_a_batch_are_in_order_and_those_of_a_key_are_always_the_same() {
+        let now = at("2026-03-01T12:00:00.123Z");
+        let key = IdempotencyKey::parse("import-17").unwrap();
+        let project = Project::default();
+        let batch = BatchId::keyed(now, &project, &key);
+        assert_eq!(batch, BatchId::keyed(at("2026-03-01T23:00:00Z"), &project, &key));
+        assert_ne!(batch.as_uuid(), TaskId::keyed(now, &project, &key).as_uuid());
+        assert_eq!(batch.adjacent_windows().count(), 2);
+        let ids: Vec<TaskId> = (0..1_000)
+            .map(|index| TaskId::of_batch(batch, "a", index))
+            .collect();
+        assert!(ids.is_sorted());
+        assert_eq!(ids[0].unix_millis(), TaskId(batch.0).unix_millis());
+        assert_ne!(ids[0], TaskId::of_batch(batch, "b", 0));
+        let other = BatchId::new(now, &[3; 10]);
+        assert_eq!(other.adjacent_windows().count(), 0);
+        assert_ne!(
+            TaskId::of_batch(other, "a", 0),
+            TaskId::of_batch(BatchId::new(now, &[4; 10]), "a", 0)
+        );
     }
 
     #[test]

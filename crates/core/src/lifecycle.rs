@@ -75,6 +75,12 @@ impl State {
         }
     }
 
+    /// Whether it waits for its `run_at`, if it has one.
+    #[must_use]
+    pub fn waits_for_a_time(self) -> bool {
+        matches!(self, Self::Scheduled | Self::Throttled | Self::Retrying)
+    }
+
     /// Whether nothing but an operator's retry ever changes it.
     #[must_use]
     pub fn is_final(self) -> bool {
@@ -227,8 +233,8 @@ impl Lifecycle {
         match self.state {
             State::Running if self.worker == Some(worker) && self.fence == fence + 1 => return Ok(()),
             State::Queued => {}
-            State::Scheduled | State::Retrying => {
-                if self.run_at.is_some_and(|due| due > now) {
+            state if state.waits_for_a_time() => {
+                if self.run_at.is_none_or(|due| due > now) {
                     return Err(Refused::NotDue);
                 }
             }
@@ -298,15 +304,60 @@ impl Lifecycle {
     /// # Errors
     /// Where it does not wait, or is not due.
     pub fn dispatch(&mut self, now: Timestamp) -> Result<(), Refused> {
-        match (self.state, self.run_at) {
-            (State::Scheduled | State::Retrying, Some(due)) if due > now => Err(Refused::NotDue),
-            (State::Scheduled | State::Retrying, _) => {
-                self.state = State::Queued;
-                self.run_at = None;
-                Ok(())
-            }
-            (state, _) => Err(Refused::State(state)),
+        if !self.state.waits_for_a_time() {
+            return Err(Refused::State(self.state));
         }
+        if self.run_at.is_none_or(|due| due > now) {
+            return Err(Refused::NotDue);
+        }
+        self.state = State::Queued;
+        self.run_at = None;
+        Ok(())
+    }
+
+    /// A worker wanted to start it, but a limit holds it back: until `run_at`, or, without one, until it is
+    /// [released](Self::release). Its starts are what they were.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub fn throttle(&mut self, fence: u32, run_at: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
+        // A claim that could be granted is what can be held back.
+        let mut granted = self.clone();
+        if self.state == State::Running {
+            return Err(Refused::State(self.state));
+        }
+        granted.claim(fence, WorkerId::from(uuid::Uuid::nil()), now)?;
+        self.state = State::Throttled;
+        self.run_at = run_at;
+        Ok(())
+    }
+
+    /// What held it back is over: a limit has room again, or what it waited for is done. It is due at its `run_at`, or
+    /// now where that is past or was never said.
+    ///
+    /// # Errors
+    /// Where it is neither throttled nor blocked.
+    pub fn release(&mut self, now: Timestamp) -> Result<(), Refused> {
+        match self.state {
+            State::Throttled => {}
+            State::Blocked => self.state = State::Scheduled,
+            state => return Err(Refused::State(state)),
+        }
+        self.run_at = Some(self.run_at.map_or(now, |due| due.max(now)));
+        Ok(())
+    }
+
+    /// It was not started in time.
+    ///
+    /// # Errors
+    /// Where it was started, or is final.
+    pub fn expire(&mut self) -> Result<(), Refused> {
+        if self.fence > 0 || self.state.is_final() {
+            return Err(Refused::State(self.state));
+        }
+        self.state = State::Expired;
+        self.run_at = None;
+        Ok(())
     }
 
     /// Somebody wants it cancelled. What runs is only marked: its worker ends it, and says so by `complete`.

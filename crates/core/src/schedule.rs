@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::{Json, Kind, Lane, Project, ScheduleName, Submission, TaskId, Timestamp};
+use crate::{Json, Kind, Lane, Project, ScheduleName, Submission, TaskId, Terms, Timestamp};
 
 pub use cron::{Cron, InvalidCron, TimeZone, UnknownTimeZone};
 pub use plan::{Missed, Plan, plan};
@@ -84,6 +84,8 @@ pub struct ScheduledTask {
     pub max_attempts: Option<u32>,
     /// How long an attempt may take; the handler's setting unless said.
     pub timeout: Option<Duration>,
+    /// What it asks for beyond being run: nothing that is a time, or goes by other tasks.
+    pub terms: Option<Box<Terms>>,
 }
 
 /// One tick of a schedule.
@@ -183,6 +185,16 @@ impl Schedule {
         }
     }
 
+    /// What a store keeps when this rests from `now` on by the store's clock, or goes on.
+    #[must_use]
+    pub fn resting(&self, paused: bool, now: Timestamp) -> Self {
+        let asked = Self {
+            paused,
+            ..self.clone()
+        };
+        asked.replacing(Some(self), now)
+    }
+
     /// Whether it matters to [`plan`] if the task of the last tick is finished.
     #[must_use]
     pub fn minds_overlap(&self) -> bool {
@@ -255,6 +267,7 @@ impl Schedule {
             created_at: now,
             fingerprint: None,
             traceparent: None,
+            terms: task.terms,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    IdempotencyKey, Json, Kind, Lane, PAYLOAD_BYTES_MAX, Priority, Project, QueueName, Ready, TaskId,
-    Timestamp, TraceParent,
+    IdempotencyKey, Json, Kind, Lane, PAYLOAD_BYTES_MAX, Priority, Project, QueueName, Ready, State, TaskId,
+    Terms, TermsRequest, Timestamp, TraceParent, name::KINDS_RESERVED, terms::Surroundings,
 };
 
 /// How far ahead a `run_at` may be.
@@ -77,6 +77,8 @@ pub struct SubmitRequest {
     pub timeout_seconds: Option<f64>,
     /// The submitter's own name for it.
     pub idempotency_key: Option<String>,
+    /// What it asks for beyond being run.
+    pub terms: TermsRequest,
     /// The trace of the request.
     pub traceparent: Option<TraceParent>,
 }
@@ -112,9 +114,33 @@ pub struct Submission {
     pub fingerprint: Option<Fingerprint>,
     /// The trace of the request that submitted it.
     pub traceparent: Option<TraceParent>,
+    /// What it asks for beyond being run; boxed, since few do.
+    pub terms: Option<Box<Terms>>,
 }
 
 impl Submission {
+    /// Where it stands as far as is known when it is accepted.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.waits_for_others(), self.run_at) {
+            (true, _) => State::Blocked,
+            (false, Some(_)) => State::Scheduled,
+            (false, None) => State::Queued,
+        }
+    }
+
+    /// Whether it waits for other tasks.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.after.is_some())
+    }
+
+    /// Whether it must be the only one of something.
+    #[must_use]
+    pub fn is_unique(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.unique.is_some())
+    }
+
     /// What says that it is ready, once it is recorded.
     #[must_use]
     pub fn into_ready(self) -> Ready {
@@ -134,12 +160,43 @@ impl SubmitRequest {
     /// # Errors
     /// With all that is wrong with it, not just the first.
     pub fn accept(self, now: Timestamp, random: &[u8; 10]) -> Result<Submission, Vec<Violation>> {
+        self.checked(now, random, false)
+    }
+
+    /// As [`Self::accept`], for what was accepted before and perhaps not submitted: what has to start by a time that has
+    /// passed meanwhile is not refused, and expires.
+    ///
+    /// # Errors
+    /// With all that is wrong with it, not just the first.
+    pub fn accept_again(self, now: Timestamp, random: &[u8; 10]) -> Result<Submission, Vec<Violation>> {
+        self.checked(now, random, true)
+    }
+
+    /// What a request with an idempotency key names: the id of its task, and what tells it from other requests under
+    /// that key. `None` where it has no key, or no valid one.
+    #[must_use]
+    pub fn named(&self, now: Timestamp) -> Option<(TaskId, Fingerprint)> {
+        let key = IdempotencyKey::parse(self.idempotency_key.as_deref()?)?;
+        let project = match self.project.as_deref() {
+            None => Project::default(),
+            Some(project) => project.parse().ok()?,
+        };
+        Some((TaskId::keyed(now, &project, &key), self.fingerprint()))
+    }
+
+    fn checked(
+        self,
+        now: Timestamp,
+        random: &[u8; 10],
+        is_repeat: bool,
+    ) -> Result<Submission, Vec<Violation>> {
         let mut wrong = Vec::new();
         let kind = self
             .kind
             .parse::<Kind>()
             .map_err(|e| wrong.push(Violation::invalid("/kind", e.to_string())));
         let queue = parse_or_default::<QueueName>(self.queue.as_deref(), "/queue", &mut wrong);
+        refuse_reserved(&self.kind, &queue, &mut wrong);
         let project = parse_or_default::<Project>(self.project.as_deref(), "/project", &mut wrong);
         let priority = parse_or_default::<Priority>(self.priority.as_deref(), "/priority", &mut wrong);
         let run_at = self.due(now, &mut wrong);
@@ -150,6 +207,14 @@ impl SubmitRequest {
         let fingerprint = key.as_ref().map(|_| self.fingerprint());
         let payload = self.payload.unwrap_or_else(Json::null);
         check_payload(&payload, &mut wrong);
+        let around = Surroundings {
+            now,
+            run_at,
+            kind: kind.as_ref().ok(),
+            payload: &payload,
+            is_repeat,
+        };
+        let terms = self.terms.accept(&around, &mut wrong);
         let (Ok(kind), true) = (kind, wrong.is_empty()) else {
             return Err(wrong);
         };
@@ -170,6 +235,7 @@ impl SubmitRequest {
             created_at: now,
             fingerprint,
             traceparent: self.traceparent,
+            terms,
         })
     }
 
@@ -256,6 +322,14 @@ impl SubmitRequest {
         for tag in &self.tags {
             field(tag);
         }
+        if !self.terms.is_empty() {
+            // What is not said leaves no trace in it, so that what may be said in a later version changes nothing.
+            let said = serde_json::to_string(&self.terms).expect("has only text, numbers and lists");
+            field(&said);
+            if let Some(batch) = self.terms.batch {
+                field(&batch.to_string());
+            }
+        }
         let digest = hasher.finalize();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
@@ -307,6 +381,20 @@ fn check_payload(payload: &Json, wrong: &mut Vec<Violation>) {
         wrong.push(Violation::invalid(
             "/payload",
             format!("must not nest deeper than {} levels", crate::PAYLOAD_DEPTH_MAX),
+        ));
+    }
+}
+
+/// What Forebay submits itself is not for others to submit.
+fn refuse_reserved(kind: &str, queue: &QueueName, wrong: &mut Vec<Violation>) {
+    if kind.starts_with(KINDS_RESERVED) {
+        let detail = format!("must not begin with {KINDS_RESERVED}: such kinds are Forebay's own");
+        wrong.push(Violation::invalid("/kind", detail));
+    }
+    if queue.is_reserved() {
+        wrong.push(Violation::invalid(
+            "/queue",
+            "is Forebay's own, for the deliveries of webhooks",
         ));
     }
 }
@@ -365,6 +453,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_our_own_is_not_for_users_to_submit() {
+        let request = SubmitRequest {
+            kind: crate::WEBHOOK_KIND.into(),
+            queue: Some(crate::WEBHOOK_QUEUE.into()),
+            ..SubmitRequest::default()
+        };
+        let wrong = request.accept(now(), &[0; 10]).unwrap_err();
+        let pointers: Vec<&str> = wrong.iter().map(|v| v.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/kind", "/queue"]);
+        let near = SubmitRequest {
+            kind: "forebay-webhook".into(),
+            ..SubmitRequest::default()
+        };
+        assert!(near.accept(now(), &[0; 10]).is_ok());
+    }
+
+    #[test]
     fn what_is_due_already_is_ready() {
         let past = SubmitRequest {
             run_at: "2020-01-01T00:00:00Z".parse().ok(),
@@ -415,5 +520,62 @@ mod tests {
         assert_eq!((first.id, first.fingerprint), (again.id, again.fingerprint));
         assert_eq!(first.id, other.id);
         assert_ne!(first.fingerprint, other.fingerprint);
+    }
+
+    /// It is compared with what other versions of this program recorded.
+    #[test]
+    fn a_fingerprint_is_the_same_in_every_version() {
+        let mut request = SubmitRequest {
+            idempotency_key: Some("k".into()),
+            tags: vec!["t".into()],
+            ..echo()
+        };
+        let hex = |request: &SubmitRequest| {
+            let bytes = request.fingerprint().0;
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        assert_eq!(hex(&request), "5a93c41d658cc7444248d19881fe0e47");
+        request.terms = TermsRequest {
+            limit_key: Some("a".into()),
+            retry: Some(crate::RetryRequest {
+                delays_seconds: vec![1.0, 2.5],
+                ..crate::RetryRequest::default()
+            }),
+            unique: Some(crate::UniqueRequest::default()),
+            ..TermsRequest::default()
+        };
+        let said = serde_json::to_string(&request.terms).unwrap();
+        assert_eq!(
+            said,
+            r#"{"retry":{"delays_seconds":[1.0,2.5]},"limit_key":"a","unique":{}}"#
+        );
+        assert_eq!(hex(&request), "357e17003451e3dc8cf653cce11e5fde");
+    }
+
+    #[test]
+    fn what_a_request_names_is_what_it_becomes() {
+        let mut request = SubmitRequest {
+            project: Some("p".into()),
+            ..echo()
+        };
+        assert_eq!(request.named(now()), None);
+        request.idempotency_key = Some("k".into());
+        let named = request.named(now()).unwrap();
+        let task = request.clone().accept(now(), &[0; 10]).unwrap();
+        assert_eq!(named, (task.id, task.fingerprint.unwrap()));
+        request.project = Some("No".into());
+        assert_eq!(request.named(now()), None);
+    }
+
+    #[test]
+    fn what_was_accepted_once_may_be_late() {
+        let mut request = echo();
+        request.terms.expires_at = Some("2026-03-01T11:59:59Z".parse().unwrap());
+        let wrong = request.clone().accept(now(), &[0; 10]).unwrap_err();
+        assert_eq!(wrong[0].pointer, "/expires_at");
+        let task = request.clone().accept_again(now(), &[0; 10]).unwrap();
+        assert_eq!(task.terms.unwrap().expires_at, request.terms.expires_at);
+        request.max_attempts = Some(0);
+        assert!(request.accept_again(now(), &[0; 10]).is_err());
     }
 }

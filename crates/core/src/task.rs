@@ -60,6 +60,8 @@ pub struct Task {
     pub traceparent: Option<TraceParent>,
     /// What distinguishes two submissions under one idempotency key.
     pub fingerprint: Option<crate::Fingerprint>,
+    /// What it asks for beyond being run.
+    pub terms: Option<Box<crate::Terms>>,
 }
 
 impl Task {

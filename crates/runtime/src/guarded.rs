@@ -6,14 +6,17 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use forebay_broker::{Broker, BrokerError, Depth, Message, PublishError, Source, Subscription};
 use forebay_core::{
-    ClaimId, Lane, QueueName, Schedule, ScheduleName, Signal, Submission, Task, TaskEvent, TaskId, Timestamp,
-    WorkerId, WorkerInfo,
+    BatchId, ClaimId, Fingerprint, Json, Kind, KindSchema, Lane, LimitName, LimitRule, NewWebhook, Operation,
+    OperationId, OperationPlan, Project, QueueName, Schedule, ScheduleName, SchemaMode, Signal, Submission,
+    Task, TaskEvent, TaskId, Timestamp, UniqueMark, Webhook, WebhookName, WorkerId, WorkerInfo,
 };
 use forebay_store::{
-    Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Fired, Heartbeat,
-    HeartbeatReply, OldestReady, Operate, Page, PageToken, PutSchedule, QueueCounts, Read, ReadySink,
-    ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Schedules, StartRequest, Store, StoreError,
-    TaskFilter,
+    Admin, Batch, BatchCounts, BatchPage, BatchPart, BlockedOn, Changed, ClaimRequest, Claimed, Completed,
+    Completion, Compose, Delivery, Dispatch, Execute, Explain, Fired, Grown, Heartbeat, HeartbeatReply, Hold,
+    Kinds, Limit, LimitUse, Limits, Matching, Mended, NewBatch, OldestReady, Opened, Operate, OperationPass,
+    Operations, Page, PageToken, Place, PutLimit, PutSchedule, PutSchema, PutWebhook, QueueCounts, Read,
+    ReadySink, ReadyWalk, Record, Recorded, Recording, Reject, Rejects, Released, Replay, Replayed,
+    Republished, Schedules, Settled, StartRequest, Store, StoreError, TaskFilter, Webhooks,
 };
 use futures::{FutureExt, stream::BoxStream};
 
@@ -102,22 +105,25 @@ fn judge<T>(result: &forebay_store::Result<T>) -> Verdict {
     }
 }
 
-/// Implements a port by calling each method of the inner store under the guard.
+/// Implements a port by calling each method of the inner store under the guard, but for what it knows unasked.
 macro_rules! guarded {
     ($port:ident { $(
         $doing:literal $method:ident($($name:ident: $type:ty),*) -> $output:ty;
-    )* }) => {
+    )* $(unasked $known:ident() -> $answer:ty;)* }) => {
         #[async_trait]
         impl $port for GuardedStore {
             $(async fn $method(&self, $($name: $type),*) -> forebay_store::Result<$output> {
                 self.call($doing, self.inner.0.$method($($name),*)).await
+            })*
+            $(fn $known(&self) -> $answer {
+                self.inner.0.$known()
             })*
         }
     };
 }
 
 guarded!(Record {
-    "record tasks" record(batch: &[Submission]) -> Vec<Recorded>;
+    "record tasks" record_and_tell(batch: &[Submission]) -> Recording;
     "set messages aside" set_aside(rejects: &[Reject]) -> ();
 });
 
@@ -133,6 +139,7 @@ guarded!(Execute {
 
 guarded!(Read {
     "read a task" get(id: TaskId) -> Option<Task>;
+    "look for a unique task" unique_holder(project: &Project, mark: UniqueMark) -> Option<Task>;
     "list tasks" list(filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Page;
     "list queues" queues() -> Vec<QueueCounts>;
     "list paused queues" paused_queues() -> Vec<QueueName>;
@@ -141,18 +148,79 @@ guarded!(Read {
     "list what was set aside" rejects(limit: usize, excerpt_bytes: usize) -> Rejects;
 });
 
+guarded!(Limits {
+    "put a limit" put_limit(rule: &LimitRule) -> PutLimit;
+    "read a limit" limit(name: &LimitName) -> Option<Limit>;
+    "list limits" limits(page_size: usize, after: Option<&LimitName>) -> Vec<Limit>;
+    "delete a limit" delete_limit(name: &LimitName) -> bool;
+    "read how a limit is used" limit_use(name: &LimitName) -> LimitUse;
+    "read what holds a task back" held_by(task: TaskId) -> Option<Hold>;
+    "let waiting tasks go on" release_throttled(after: Option<i64>, limit: usize) -> Released;
+    "mend the counters of limits" mend_limits() -> Mended;
+    unasked has_released() -> bool;
+});
+
+guarded!(Explain {
+    "look for a task's place" place(id: TaskId) -> Option<Place>;
+});
+
+guarded!(Kinds {
+    "put a schema" put_schema(kind: &Kind, mode: SchemaMode, schema: &Json) -> PutSchema;
+    "read a schema" schema(kind: &Kind, version: Option<u32>) -> Option<KindSchema>;
+    "list schemas" schemas(page_size: usize, after: Option<&Kind>) -> Vec<KindSchema>;
+    "look which schemas count" schema_versions() -> Vec<(Kind, u32)>;
+    "delete a schema" delete_schema(kind: &Kind) -> bool;
+});
+
 guarded!(Operate {
     "cancel a task" cancel(id: TaskId) -> Changed;
     "retry a task" retry(id: TaskId) -> Changed;
     "pause or resume a queue" set_paused(queue: &QueueName, paused: bool) -> bool;
 });
 
+guarded!(Compose {
+    "look for tasks" unknown(ids: &[TaskId]) -> Vec<TaskId>;
+    "look what a task waits for" blocked_on(id: TaskId) -> BlockedOn;
+    "open a batch" open_batch(batch: &NewBatch) -> Opened;
+    "add to a batch" grow_batch(id: BatchId, part: &BatchPart) -> Grown;
+    "look for a part of a batch" knows_part(id: BatchId, part: Fingerprint) -> bool;
+    "close a batch" close_batch(id: BatchId) -> Option<Batch>;
+    "cancel a batch" cancel_batch(id: BatchId) -> Option<Batch>;
+    "read a batch" batch(id: BatchId) -> Option<Batch>;
+    "count the tasks of a batch" batch_counts(id: BatchId) -> BatchCounts;
+    "list batches" batches(project: Option<&Project>, page_size: usize, after: Option<BatchPage>) -> Vec<Batch>;
+    "list the tasks of a batch" batch_tasks(id: BatchId, page_size: usize, after: Option<TaskId>) -> Vec<Task>;
+    "see to the ends of tasks" settle(limit: usize) -> Settled;
+});
+
+guarded!(Operations {
+    "count the tasks of an operation" matching(plan: &OperationPlan, sample: usize) -> Matching;
+    "begin an operation" begin_operation(id: OperationId, plan: &OperationPlan, expected: &Matching) -> Option<Operation>;
+    "read an operation" operation(id: OperationId) -> Option<Operation>;
+    "list operations" operations(page_size: usize, after: Option<OperationId>) -> Vec<Operation>;
+    "abort an operation" abort_operation(id: OperationId) -> Option<Operation>;
+    "carry out an operation" pass_operation() -> OperationPass;
+});
+
 guarded!(Schedules {
     "put a schedule" put_schedule(schedule: &Schedule) -> PutSchedule;
     "read a schedule" schedule(name: &ScheduleName) -> Option<Schedule>;
+    "pause a schedule" pause_schedule(name: &ScheduleName, paused: bool) -> Option<Schedule>;
     "list schedules" schedules(page_size: usize, after: Option<&ScheduleName>) -> Vec<Schedule>;
     "delete a schedule" delete_schedule(name: &ScheduleName) -> bool;
     "fire schedules" fire_schedules(limit: usize, now: Option<Timestamp>) -> Fired;
+});
+
+guarded!(Webhooks {
+    "put a webhook" put_webhook(webhook: &NewWebhook) -> PutWebhook;
+    "read a webhook" webhook(name: &WebhookName) -> Option<Webhook>;
+    "list webhooks" webhooks(page_size: usize, after: Option<&WebhookName>) -> Vec<Webhook>;
+    "delete a webhook" delete_webhook(name: &WebhookName) -> bool;
+    "disable a webhook" disable_webhook(name: &WebhookName, url: &str, reason: &str) -> bool;
+    "note that a webhook fails" note_failing(name: &WebhookName, url: &str, patience: Duration, reason: &str) -> bool;
+    "note that a webhook works" note_working(name: &WebhookName, url: &str) -> ();
+    "list deliveries" deliveries(name: &WebhookName, page_size: usize, before: Option<i64>) -> Vec<Delivery>;
+    "replay deliveries" replay(name: &WebhookName, what: Replay) -> Replayed;
 });
 
 #[async_trait]
@@ -180,6 +248,11 @@ impl Dispatch for GuardedStore {
     ) -> forebay_store::Result<Republished> {
         let call = self.inner.0.republish_lost(horizons, floor, limit, sink);
         self.call("publish tasks again", call).await
+    }
+
+    async fn expire_due(&self, limit: usize) -> forebay_store::Result<forebay_store::Expired> {
+        self.call("end what has expired", self.inner.0.expire_due(limit))
+            .await
     }
 
     async fn watermarks(&self) -> forebay_store::Result<Vec<(Lane, Timestamp)>> {

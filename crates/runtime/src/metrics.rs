@@ -9,77 +9,23 @@ use std::{
 
 use forebay_core::{Outcome, QueueName};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
 use crate::circuit::State;
 
+mod labels;
 mod process;
+
+use labels::{
+    DependencyLabels, FinishedLabels, HttpLabels, KindLabels, NoLabels, OperationLabels, OutcomeLabels,
+    QueueLabels, RpcLabels, ScalerLabels, SchemaLabels, StateLabels,
+};
 
 /// How many values a label may take that comes from users.
 const LABEL_VALUES_MAX: usize = 1_000;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NoLabels {}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueLabels {
-    queue: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FinishedLabels {
-    queue: String,
-    kind: String,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabels {
-    queue: String,
-    kind: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabels {
-    operation: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DependencyLabels {
-    dependency: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    state: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HttpLabels {
-    method: String,
-    route: String,
-    status: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RpcLabels {
-    method: String,
-    code: i32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ScalerLabels {
-    method: &'static str,
-    code: &'static str,
-}
 
 /// What one of several adds to a gauge; taken away again when it is dropped.
 #[derive(Debug)]
@@ -206,6 +152,9 @@ pub struct Metrics {
     submitted: Family<QueueLabels, Counter>,
     finished: Family<FinishedLabels, Counter>,
     schedule_ticks: Family<OutcomeLabels, Counter>,
+    limits_mended: Counter,
+    schema_warnings: Family<SchemaLabels, Counter>,
+    webhooks_disabled: Counter,
     dead_letters: Family<KindLabels, Counter>,
     wait: Family<KindLabels, Histogram, fn() -> Histogram>,
     duration: Family<KindLabels, Histogram, fn() -> Histogram>,
@@ -272,6 +221,9 @@ impl Metrics {
             submitted: Family::default(),
             finished: Family::default(),
             schedule_ticks: Family::default(),
+            limits_mended: Counter::default(),
+            schema_warnings: Family::default(),
+            webhooks_disabled: Counter::default(),
             dead_letters: Family::default(),
             wait: Family::new_with_constructor(slow),
             duration: Family::new_with_constructor(slow),
@@ -327,6 +279,22 @@ impl Metrics {
             "forebay_schedule_ticks",
             "Ticks of schedules: fired, skipped since a task was unfinished, or missed since it was too late",
             self.schedule_ticks.clone(),
+        );
+        registry.register(
+            "forebay_limit_counters_mended",
+            "Counters of limits that were not what they count, and were mended",
+            self.limits_mended.clone(),
+        );
+        registry.register(
+            "forebay_schema_warnings",
+            "Payloads of kinds whose schema is in warn mode that were accepted although they do not fit it (misfit), or were not held against \
+             it (unchecked)",
+            self.schema_warnings.clone(),
+        );
+        registry.register(
+            "forebay_webhooks_disabled",
+            "Webhooks that were disabled since their endpoints are gone or took nothing for days",
+            self.webhooks_disabled.clone(),
         );
         let seconds = Unit::Seconds;
         registry.register_with_unit(
@@ -534,6 +502,25 @@ impl Metrics {
         self.schedule_ticks
             .get_or_create(&OutcomeLabels { outcome })
             .inc_by(count);
+    }
+
+    /// So many counters of limits were wrong, and are right again.
+    pub fn limits_mended(&self, count: u64) {
+        self.limits_mended.inc_by(count);
+    }
+
+    /// A payload of a kind was accepted although it does not fit its schema (`misfit`), or was not held against it (`unchecked`).
+    pub fn schema_warning(&self, kind: &str, reason: &'static str) {
+        let labels = SchemaLabels {
+            kind: self.bounded("kind", kind),
+            reason,
+        };
+        self.schema_warnings.get_or_create(&labels).inc();
+    }
+
+    /// A webhook was disabled, and not by its owner.
+    pub fn webhook_disabled(&self) {
+        self.webhooks_disabled.inc();
     }
 
     /// An outcome was refused because its attempt was not the current one.

@@ -99,6 +99,12 @@ pub fn random_bytes() -> [u8; 10] {
     rand::random()
 }
 
+/// Bytes that nobody can guess, as secrets want them.
+#[must_use]
+pub fn secret_bytes() -> [u8; 32] {
+    rand::random()
+}
+
 /// A random number, uniform in `0.0..1.0`.
 #[must_use]
 pub fn random_unit() -> f64 {

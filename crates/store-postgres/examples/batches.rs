@@ -209,6 +209,7 @@ fn tasks(count: usize) -> Vec<Submission> {
                 created_at: now,
                 fingerprint: None,
                 traceparent: None,
+                terms: None,
             }
         })
         .collect()
@@ -354,6 +355,7 @@ fn succeeded(id: TaskId, result: &Json) -> Completion {
         result: Some(result.clone()),
         error: None,
         log: None,
+        limited: false,
     }
 }
 

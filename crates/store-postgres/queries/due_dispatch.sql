@@ -7,5 +7,5 @@ WITH confirmed AS (
 )
 UPDATE tasks t SET state = 'queued', run_at = NULL, queued_at = clock_timestamp()
 FROM unnest($1::uuid[], $2::int[]) AS c (id, fence)
-WHERE t.id = c.id AND t.fence = c.fence AND t.state IN ('scheduled', 'retrying')
+WHERE t.id = c.id AND t.fence = c.fence AND t.state IN ('scheduled', 'throttled', 'retrying')
 RETURNING t.id, t.kind, t.queue, t.state::text AS state, t.attempt, t.queued_at AS at

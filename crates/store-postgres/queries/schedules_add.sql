@@ -1,7 +1,7 @@
 INSERT INTO schedules (name, look_at, next_tick, waiting, last_tick, last_task, created_at, updated_at, catch_up_us,
                        jitter_us, paused, cron, time_zone, overlap, max_attempts, timeout_us, priority, project, kind,
-                       queue, tags, payload)
+                       queue, tags, payload, terms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::task_priority, $18, $19, $20,
-        $21, $22)
+        $21, $22, $23::text::jsonb)
 ON CONFLICT (name) DO NOTHING
 RETURNING name

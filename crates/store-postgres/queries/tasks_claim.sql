@@ -21,7 +21,7 @@ UPDATE tasks /* of the day */ t SET
     attempt = CASE WHEN t.state = 'running' THEN t.attempt ELSE t.attempt + 1 END,
     worker = $1,
     -- What is claimed before its dispatch was committed became ready when it was due.
-    queued_at = CASE WHEN t.state IN ('scheduled', 'retrying') THEN t.run_at ELSE t.queued_at END,
+    queued_at = CASE WHEN t.state IN ('scheduled', 'throttled', 'retrying') THEN t.run_at ELSE t.queued_at END,
     run_at = NULL,
     started_at = CASE WHEN t.state = 'running' THEN t.started_at ELSE now() END,
     max_attempts = coalesce(t.max_attempts, r.max_attempts),
@@ -31,7 +31,9 @@ FROM unnest($3::uuid[], $4::int[], $5::int[], $6::bigint[]) WITH ORDINALITY
 WHERE (SELECT count(*) FROM taken) >= 0
     AND t.id = r.id
     AND ((t.fence = r.fence
-            AND (t.state = 'queued' OR (t.state IN ('scheduled', 'retrying') AND t.run_at <= now())))
+            AND (t.state = 'queued' OR (t.state IN ('scheduled', 'throttled', 'retrying') AND t.run_at <= now()))
+            -- What has expired is not started for the first time.
+            AND (t.terms IS NULL OR t.fence > 0 OR coalesce((t.terms ->> 'expires_at')::timestamptz > now(), true)))
         OR (t.fence = r.fence + 1 AND t.state = 'running' AND t.worker = $1))
 RETURNING r.number, t.attempt, t.max_attempts, t.timeout_us, t.project, coalesce(t.queued_at, t.created_at) AS queued_at,
-    t.traceparent, t.payload
+    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL AS limited

@@ -26,7 +26,7 @@ WITH held AS (
                 'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
     FROM held
     WHERE t.id = held.task_id AND t.worker = held.worker_id AND t.state = 'running'
-    RETURNING t.id, t.fence, t.lost, t.state, t.attempt, t.priority, t.run_at, t.queue, t.kind
+    RETURNING t.id, t.fence, t.lost, t.state, t.attempt, t.priority, t.run_at, t.queue, t.kind, t.holds
 ), waiting AS (
     INSERT INTO due AS d (task_id, fence, lost, priority, run_at, queue, kind)
     SELECT id, fence, lost, priority, run_at, queue, kind FROM released WHERE state = 'retrying'
@@ -37,4 +37,4 @@ WITH held AS (
     SELECT id, now() FROM released WHERE state = 'failed'
     ON CONFLICT DO NOTHING
 )
-SELECT id, kind, queue, state::text AS state, attempt, now() AS at FROM released
+SELECT id, kind, queue, state::text AS state, attempt, now() AS at, holds FROM released

@@ -1,8 +1,8 @@
 //! Claiming: what became ready becomes a running task of one worker, or is turned away.
 
 use deadpool_postgres::Client;
-use forebay_core::{ClaimId, Json, Project, TraceParent, WorkerId};
-use forebay_store::{ClaimRequest, Claimed, Result};
+use forebay_core::{ClaimId, Json, Project, TaskId, TraceParent, WorkerId};
+use forebay_store::{ClaimRequest, Claimed, Result, limits::Rules};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -10,26 +10,61 @@ use crate::{
     day::Days,
     error,
     hot::{Params, execute, nth_column},
-    values::{Instant, count, duration, duration_us, int, word},
+    limits::{self, Needs, UseIds},
+    values::{Instant, count, duration, duration_us, int, terms, word},
 };
 
 const DOING: &str = "claim tasks";
 
-/// Claims a batch, in one statement.
+/// A request, with its place in the batch.
+pub(crate) type Wanted<'a> = (usize, &'a ClaimRequest);
+
+/// Claims a batch, in one statement; what counts to limits apart from the rest. Where the claim is noted already, for other tasks,
+/// the note stays even if it gets nothing here.
 pub(crate) async fn claim(
-    client: &Client,
+    client: &mut Client,
     days: &Days,
+    limits: (&Rules, &UseIds),
     worker: WorkerId,
-    claim: ClaimId,
+    (claim, is_noted): (ClaimId, bool),
     batch: &[ClaimRequest],
 ) -> Result<Vec<Option<Claimed>>> {
-    let wanted = in_order(batch);
-    let rows = write(client, days, worker, claim, &wanted).await?;
-    if rows.is_empty() {
-        forget(client, claim).await?;
+    let (concerned, mut plain): (Vec<Wanted<'_>>, Vec<Wanted<'_>>) = in_order(batch)
+        .into_iter()
+        .partition(|(_, it)| limits.0.concern(&it.ready.lane.queue, &it.ready.kind));
+    let (mut spare, mut look) = (Vec::new(), Vec::new());
+    for (it, needs) in limits::needs(client, days, limits, concerned).await? {
+        match needs {
+            Needs::Nothing => plain.push(it),
+            Needs::Places(_) => spare.push((it, needs)),
+            Needs::Look => look.push(it),
+        }
     }
     let mut answers = vec![None; batch.len()];
-    for row in &rows {
+    if !plain.is_empty() {
+        plain.sort_by_key(start_of);
+        let rows = write(client, days, worker, claim, &plain).await?;
+        answer(&mut answers, &rows, &plain)?;
+    }
+    if !spare.is_empty() {
+        let rows = limits::claim_spare(client, days, (worker, claim), &spare).await?;
+        let spare: Vec<Wanted<'_>> = spare.into_iter().map(|(it, _)| it).collect();
+        answer(&mut answers, &rows, &spare)?;
+        look.extend(spare.into_iter().filter(|(at, _)| answers[*at].is_none()));
+    }
+    if !look.is_empty() {
+        look.sort_by_key(start_of);
+        let (rows, granted) = limits::claim(client, days, limits, (worker, claim), &look).await?;
+        answer(&mut answers, &rows, &granted)?;
+    }
+    if !is_noted && answers.iter().all(Option::is_none) {
+        forget(client, claim).await?;
+    }
+    Ok(answers)
+}
+
+fn answer(answers: &mut [Option<Claimed>], rows: &[Row], wanted: &[Wanted<'_>]) -> Result<()> {
+    for row in rows {
         let number: i64 = nth_column(row, 0)?;
         let (index, request) = usize::try_from(number - 1)
             .ok()
@@ -37,16 +72,20 @@ pub(crate) async fn claim(
             .ok_or_else(|| error::corrupt("a claim that nobody asked for"))?;
         answers[index] = Some(claimed(row, request)?);
     }
-    Ok(answers)
+    Ok(())
 }
 
 /// The requests with their places, sorted by id, as all batches are, and each start once: what is in the batch twice is
 /// granted once.
-fn in_order(batch: &[ClaimRequest]) -> Vec<(usize, &ClaimRequest)> {
-    let mut wanted: Vec<(usize, &ClaimRequest)> = batch.iter().enumerate().collect();
-    wanted.sort_by_key(|(_, request)| (request.ready.id, request.ready.fence));
-    wanted.dedup_by_key(|(_, request)| (request.ready.id, request.ready.fence));
+fn in_order(batch: &[ClaimRequest]) -> Vec<Wanted<'_>> {
+    let mut wanted: Vec<Wanted<'_>> = batch.iter().enumerate().collect();
+    wanted.sort_by_key(start_of);
+    wanted.dedup_by_key(|it| start_of(it));
     wanted
+}
+
+fn start_of((_, request): &Wanted<'_>) -> (TaskId, u32) {
+    (request.ready.id, request.ready.fence)
 }
 
 async fn write(
@@ -54,7 +93,7 @@ async fn write(
     days: &Days,
     worker: WorkerId,
     claim: ClaimId,
-    wanted: &[(usize, &ClaimRequest)],
+    wanted: &[Wanted<'_>],
 ) -> Result<Vec<Row>> {
     let id: Vec<Uuid> = wanted.iter().map(|(_, it)| it.ready.id.as_uuid()).collect();
     let fence: Vec<i32> = wanted.iter().map(|(_, it)| int(it.ready.fence)).collect();
@@ -97,5 +136,7 @@ fn claimed(row: &Row, request: &ClaimRequest) -> Result<Claimed> {
             .map_err(error::corrupt)?,
         queued_at: nth_column::<Instant>(row, 5)?.0,
         traceparent: nth_column::<Option<&str>>(row, 6)?.and_then(TraceParent::parse),
+        terms: terms(nth_column(row, 8)?)?,
+        limited: nth_column(row, 9)?,
     })
 }

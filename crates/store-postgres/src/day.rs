@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::Client;
+use deadpool_postgres::{Client, GenericClient, StatementCache, Transaction};
 use forebay_core::Timestamp;
 use tokio::time::Instant;
 use tokio_postgres::{Row, Statement, error::SqlState};
@@ -31,6 +31,24 @@ const ABSENT_MAX: usize = 1_000;
 /// How many statements a connection keeps prepared. Each day brings some of its own; past this, all are prepared anew.
 const PREPARED_MAX: usize = 256;
 
+/// A connection, or a transaction on one, that keeps its statements prepared.
+pub(crate) trait Prepares: GenericClient {
+    /// What is prepared.
+    fn statements(&self) -> &StatementCache;
+}
+
+impl Prepares for Client {
+    fn statements(&self) -> &StatementCache {
+        &self.statement_cache
+    }
+}
+
+impl Prepares for Transaction<'_> {
+    fn statements(&self) -> &StatementCache {
+        &self.statement_cache
+    }
+}
+
 /// Which partitions are not there.
 #[derive(Debug, Default)]
 pub(crate) struct Days {
@@ -41,7 +59,7 @@ impl Days {
     /// Runs a statement over rows with these ids, which are sorted.
     pub(crate) async fn query(
         &self,
-        client: &Client,
+        client: &impl Prepares,
         sql: &'static str,
         ids: &[Uuid],
         params: Params<'_>,
@@ -53,10 +71,25 @@ impl Days {
         }
     }
 
+    /// Prepares a statement over rows with these ids, before a transaction in which it is run: a partition that is not there
+    /// would end that.
+    pub(crate) async fn prepare(
+        &self,
+        client: &Client,
+        sql: &'static str,
+        ids: &[Uuid],
+    ) -> Result<(), tokio_postgres::Error> {
+        let day = self.present_day(ids);
+        match prepare(client, &on(sql, day)).await {
+            Err(error) if self.is_absence(&error, day) => prepare(client, sql).await.map(|_| ()),
+            prepared => prepared.map(|_| ()),
+        }
+    }
+
     /// As [`Self::query`], for a statement without an answer; says how many rows it wrote.
     pub(crate) async fn execute(
         &self,
-        client: &Client,
+        client: &impl Prepares,
         sql: &'static str,
         ids: &[Uuid],
         params: Params<'_>,
@@ -112,7 +145,7 @@ fn partition(day: u64) -> Option<String> {
 }
 
 async fn try_query(
-    client: &Client,
+    client: &impl Prepares,
     sql: &str,
     params: Params<'_>,
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
@@ -120,14 +153,18 @@ async fn try_query(
     client.query(&statement, params).await
 }
 
-async fn try_execute(client: &Client, sql: &str, params: Params<'_>) -> Result<u64, tokio_postgres::Error> {
+async fn try_execute(
+    client: &impl Prepares,
+    sql: &str,
+    params: Params<'_>,
+) -> Result<u64, tokio_postgres::Error> {
     let statement = prepare(client, sql).await?;
     client.execute(&statement, params).await
 }
 
-async fn prepare(client: &Client, sql: &str) -> Result<Statement, tokio_postgres::Error> {
-    if client.statement_cache.size() >= PREPARED_MAX {
-        client.statement_cache.clear();
+async fn prepare(client: &impl Prepares, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+    if client.statements().size() >= PREPARED_MAX {
+        client.statements().clear();
     }
     client.prepare_cached(sql).await
 }

@@ -10,13 +10,14 @@ use std::{
 use async_trait::async_trait;
 use deadpool_postgres::{Client, GenericClient};
 use forebay_core::{Lane, Ready, TaskEvent, TaskId, Timestamp};
-use forebay_store::{Dispatch, ReadySink, Republished, Result};
+use forebay_store::{Dispatch, Expired, ReadySink, Republished, Result};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     PostgresStore, error,
     hot::{Params, bounded, bounded_by, column, query},
+    terms,
     values::{Instant, count, int, word},
     workers,
 };
@@ -37,8 +38,9 @@ const WALK_TIME_MAX_SQL: &str = "SET LOCAL statement_timeout = '30s'";
 
 const REPUBLISHING: &str = "publish lost messages again";
 
-/// Ids of a task created at some time begin at its day, and a clock may be off; two days are on the safe side.
-const ID_SLACK_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
+/// Ids of a task created at some time begin at its day, and a clock may be off; two days are on the safe side. What has an
+/// older one is recorded with a `due` row.
+pub(crate) const ID_SLACK_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
 
 /// A way for rows into the broker.
 struct Passage<'a> {
@@ -85,6 +87,13 @@ impl Dispatch for PostgresStore {
     ) -> Result<Republished> {
         let mut connection = self.hot.get(REPUBLISHING).await?;
         let outcome = republish(connection.client(), horizons, floor, limit, sink, &self.walked).await;
+        connection.settle(outcome)
+    }
+
+    async fn expire_due(&self, limit: usize) -> Result<Expired> {
+        const DOING: &str = "end what was not started in time";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(DOING, terms::expiry::expire(connection.client(), limit)).await;
         connection.settle(outcome)
     }
 

@@ -1,5 +1,7 @@
 //! What the executor calls; each method one checkout of a connection, bounded in time.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 use forebay_core::{ClaimId, TaskEvent, WorkerId};
 use forebay_store::{
@@ -7,7 +9,84 @@ use forebay_store::{
     StartRequest, record_then_claim,
 };
 
-use crate::{PostgresStore, claim, complete, hot::bounded, record::looks_new, start::start_new, workers};
+use crate::{
+    PostgresStore, claim, complete,
+    hot::bounded,
+    limits::Needs,
+    record::may_start,
+    start::{Fresh, start_new},
+    workers,
+};
+
+impl PostgresStore {
+    /// Claims a batch; see [`claim::claim`] for a claim that is noted.
+    async fn claim_under(
+        &self,
+        worker: WorkerId,
+        claim: (ClaimId, bool),
+        batch: &[ClaimRequest],
+    ) -> Result<Vec<Option<Claimed>>> {
+        const DOING: &str = "claim tasks";
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.hot.get(DOING).await?;
+        let work = async {
+            let rules = self.rules(connection.client()).await?;
+            let limits = (&*rules, &*self.use_ids);
+            claim::claim(connection.client(), &self.days, limits, worker, claim, batch).await
+        };
+        let outcome = bounded(DOING, work).await;
+        connection.settle(outcome)
+    }
+
+    /// Starts what can be started in the statement that records it. What is `None` was not even recorded.
+    async fn start(
+        &self,
+        worker: WorkerId,
+        claim: ClaimId,
+        batch: &[StartRequest],
+    ) -> Result<Vec<Option<(Recorded, Option<Claimed>)>>> {
+        const DOING: &str = "record and claim tasks";
+        let mut answers = vec![None; batch.len()];
+        let fresh: Vec<usize> = (0..batch.len())
+            .filter(|&at| may_start(&batch[at].task))
+            .collect();
+        if fresh.is_empty() {
+            return Ok(answers);
+        }
+        let mut connection = self.hot.get(DOING).await?;
+        let work = async {
+            let client = connection.client();
+            let rules = self.rules(client).await?;
+            let needs = |at: usize| {
+                let task = &batch[at].task;
+                let key = task.terms.as_ref().and_then(|terms| terms.limit_key.as_ref());
+                let needs = Needs::of((&rules, &self.use_ids), (&task.lane.queue, &task.kind), key);
+                (at, needs)
+            };
+            let (places, fresh): (Vec<usize>, Vec<Fresh<'_>>) = fresh
+                .into_iter()
+                .map(needs)
+                .filter(|(_, needs)| *needs != Needs::Look)
+                .map(|(at, needs)| (at, (&batch[at], needs)))
+                .unzip();
+            if fresh.is_empty() {
+                return Ok((places, Vec::new()));
+            }
+            self.note_queues(client, fresh.iter().map(|(request, _)| &request.task))
+                .await?;
+            let started = start_new(client, &self.days, (worker, claim), &fresh).await?;
+            Ok((places, started))
+        };
+        let outcome = bounded(DOING, work).await;
+        let (places, started) = connection.settle(outcome)?;
+        for (at, started) in places.into_iter().zip(started) {
+            answers[at] = started.map(|it| (Recorded::New, Some(it)));
+        }
+        Ok(answers)
+    }
+}
 
 #[async_trait]
 impl Execute for PostgresStore {
@@ -31,17 +110,7 @@ impl Execute for PostgresStore {
         claim: ClaimId,
         batch: &[ClaimRequest],
     ) -> Result<Vec<Option<Claimed>>> {
-        const DOING: &str = "claim tasks";
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut connection = self.hot.get(DOING).await?;
-        let outcome = bounded(
-            DOING,
-            claim::claim(connection.client(), &self.days, worker, claim, batch),
-        )
-        .await;
-        connection.settle(outcome)
+        self.claim_under(worker, (claim, false), batch).await
     }
 
     async fn record_and_claim(
@@ -50,21 +119,20 @@ impl Execute for PostgresStore {
         claim: ClaimId,
         batch: &[StartRequest],
     ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
-        const DOING: &str = "record and claim tasks";
-        if !batch.is_empty() && batch.iter().all(|request| looks_new(&request.task)) {
-            let mut connection = self.hot.get(DOING).await?;
-            let work = async {
-                let client = connection.client();
-                self.note_queues(client, batch.iter().map(|request| &request.task))
-                    .await?;
-                start_new(client, &self.days, worker, claim, batch).await
+        let mut started = self.start(worker, claim, batch).await?;
+        let rest: Vec<usize> = (0..batch.len()).filter(|&at| started[at].is_none()).collect();
+        let is_noted = rest.len() < batch.len();
+        if !rest.is_empty() {
+            let requests: Vec<&StartRequest> = rest.iter().map(|&at| &batch[at]).collect();
+            let claim = move |requests: Vec<ClaimRequest>| async move {
+                self.claim_under(worker, (claim, is_noted), &requests).await
             };
-            let outcome = bounded(DOING, work).await;
-            if let Some(started) = connection.settle(outcome)? {
-                return Ok(started.into_iter().map(|it| (Recorded::New, Some(it))).collect());
+            let answers = record_then_claim(self, &requests, claim).await?;
+            for (at, answer) in rest.into_iter().zip(answers) {
+                started[at] = Some(answer);
             }
         }
-        record_then_claim(self, worker, claim, batch).await
+        Ok(started.into_iter().flatten().collect())
     }
 
     async fn complete(
@@ -83,7 +151,11 @@ impl Execute for PostgresStore {
             complete::complete(connection.client(), &self.days, worker, batch, released),
         )
         .await;
-        connection.settle(outcome)
+        let (answers, count) = connection.settle(outcome)?;
+        if count > 0 {
+            self.released.store(true, Ordering::Relaxed);
+        }
+        Ok(answers)
     }
 
     async fn deregister(&self, worker: WorkerId) -> Result<()> {

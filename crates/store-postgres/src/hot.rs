@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Client, GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+    Client, GenericClient, Hook, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
 use forebay_store::{Result, StoreError};
 use tokio_postgres::{
@@ -27,6 +27,9 @@ pub(crate) const SESSION: &str = "-c statement_timeout=5000 -c lock_timeout=4000
     -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off \
     -c jit=off";
 
+/// How old the plan of a statement may be. The first is made when a table may be empty, and stays as it is while that grows.
+const PLAN_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// The parameters of a statement.
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -40,7 +43,12 @@ pub(crate) struct Checkout {
 }
 
 impl HotPool {
-    pub(crate) fn new(target: &Target, connections: usize) -> Result<Self> {
+    /// `connected` is called for each new connection: what was known of the server may not be so any more.
+    pub(crate) fn new(
+        target: &Target,
+        connections: usize,
+        connected: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self> {
         // The statements have no state to reset, and transactions are rolled back by their guards or by `Checkout`.
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
@@ -56,6 +64,17 @@ impl HotPool {
             .wait_timeout(Some(CONNECT_TIME_MAX))
             .create_timeout(Some(CONNECT_TIME_MAX))
             .recycle_timeout(Some(CONNECT_TIME_MAX))
+            .post_create(Hook::sync_fn(move |_, _| {
+                connected();
+                Ok(())
+            }))
+            .post_recycle(Hook::sync_fn(|client, metrics| {
+                let used = metrics.recycled.unwrap_or(metrics.created);
+                if plans_are_old(metrics.created.elapsed(), used.elapsed()) {
+                    client.statement_cache.clear();
+                }
+                Ok(())
+            }))
             .build()
             .map(Self)
             .map_err(|e| error::refused("set up the connections", e))
@@ -68,6 +87,12 @@ impl HotPool {
             Err(error) => Err(error::unavailable(doing, error)),
         }
     }
+}
+
+/// Whether a connection of this age, last used so long ago, makes its plans anew now: with its first use in each minute of its life.
+fn plans_are_old(age: Duration, unused: Duration) -> bool {
+    let minute = |age: Duration| age.as_millis() / PLAN_AGE_MAX.as_millis();
+    minute(age) > minute(age.saturating_sub(unused))
 }
 
 impl Checkout {
@@ -125,6 +150,20 @@ pub(crate) async fn query(
     run.await.map_err(|e| error::hot(doing, e))
 }
 
+/// Prepares statements that are sent together afterwards: one that had to be prepared first would come too late in their
+/// order.
+pub(crate) async fn prepare(
+    client: &impl GenericClient,
+    doing: &'static str,
+    statements: &[&'static str],
+) -> Result<()> {
+    for sql in statements {
+        let prepared = client.prepare_cached(sql).await;
+        prepared.map_err(|e| error::hot(doing, e))?;
+    }
+    Ok(())
+}
+
 /// Runs a statement that returns no rows, prepared once on each connection; says how many rows it wrote. The error is
 /// the driver's, for callers that distinguish.
 pub(crate) async fn execute(
@@ -144,4 +183,19 @@ pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> 
 /// A column of a row by its place, for where there are many rows: a name is searched for in each.
 pub(crate) fn nth_column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
     row.try_get(index).map_err(error::corrupt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_made_anew_once_a_minute() {
+        let seconds = Duration::from_secs;
+        assert!(!plans_are_old(seconds(59), seconds(1)));
+        assert!(plans_are_old(seconds(60), seconds(1)));
+        assert!(!plans_are_old(seconds(61), seconds(1)));
+        assert!(plans_are_old(seconds(185), seconds(70)));
+        assert!(!plans_are_old(seconds(3), seconds(9)));
+    }
 }

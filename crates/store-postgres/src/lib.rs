@@ -6,26 +6,37 @@
 
 mod claim;
 mod complete;
+mod compose;
 mod connect;
 mod day;
 mod dispatch;
 mod error;
 mod execute;
+mod explain;
 mod hot;
+mod kinds;
+mod limits;
 mod maintain;
 mod oldest;
 mod operate;
+mod operations;
 #[cfg(test)]
 mod plans;
 mod read;
 mod record;
 mod schedules;
 mod start;
+mod terms;
 mod tls;
 mod values;
+mod webhooks;
 mod workers;
 
-use std::{collections::HashSet, sync::Mutex, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use forebay_core::{QueueName, Timestamp};
 use forebay_store::Result;
@@ -82,6 +93,11 @@ pub struct PostgresStore {
     /// How far the walk for lost messages has come, while it is not at its end.
     walked: Mutex<Option<Timestamp>>,
     days: day::Days,
+    rules: limits::Cache,
+    use_ids: Arc<limits::UseIds>,
+    strays: limits::Strays,
+    /// See [`forebay_store::Limits::has_released`].
+    released: AtomicBool,
 }
 
 impl PostgresStore {
@@ -92,13 +108,19 @@ impl PostgresStore {
     /// be reached within five seconds. Whether the schema is right is for [`forebay_store::Admin::check`] to say.
     pub async fn connect(options: &PostgresOptions) -> Result<Self> {
         let target = Target::parse(&options.url)?;
+        let use_ids = Arc::new(limits::UseIds::default());
+        let learnt = Arc::clone(&use_ids);
         let store = Self {
-            hot: HotPool::new(&target, options.hot_connections)?,
+            hot: HotPool::new(&target, options.hot_connections, move || learnt.forget())?,
             reads: target.read_pool(options.read_connections)?,
             unhurried: target.unhurried()?,
             seen: Mutex::default(),
             walked: Mutex::default(),
             days: day::Days::default(),
+            rules: limits::Cache::default(),
+            use_ids,
+            strays: limits::Strays::default(),
+            released: AtomicBool::default(),
         };
         let first = store.hot.get("connect to the database");
         match tokio::time::timeout(FIRST_CONNECTION_TIME_MAX, first).await {

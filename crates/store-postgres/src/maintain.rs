@@ -19,6 +19,7 @@ use crate::{
     connect::CONNECT_TIME_MAX,
     error,
     hot::{bounded, query},
+    terms,
     values::duration_us,
 };
 
@@ -31,6 +32,10 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// How many messages that were set aside are kept, the latest.
 const REJECTS_KEPT: i64 = 10_000;
+
+/// How many notes of deliveries are forgotten by one statement, and by how many of these at a time.
+const DELIVERIES_FORGOTTEN: u64 = 10_000;
+const FORGET_ROUNDS_MAX: usize = 1_000;
 
 /// How long maintenance waits for a lock. Whoever comes after it waits with it, so that is short: it tries again later.
 const LOCK_TIME_MAX: &str = "SET lock_timeout = '1s'";
@@ -99,7 +104,18 @@ impl PostgresStore {
         create.execute(&mut connection).await.map_err(failed)?;
         let forget = sqlx::query(include_str!("../queries/rejects_forget.sql")).bind(REJECTS_KEPT);
         forget.execute(&mut connection).await.map_err(failed)?;
+        terms::unique::forget_finished(&mut connection)
+            .await
+            .map_err(failed)?;
+        terms::expiry::forget_over(&mut connection)
+            .await
+            .map_err(failed)?;
+        let past = duration_us(retention.unwrap_or(Duration::MAX));
+        forget_deliveries(&mut connection, past).await.map_err(failed)?;
         if let Some(retention) = retention {
+            let batches = sqlx::query(include_str!("../queries/batches_forget.sql"));
+            let batches = batches.bind(duration_us(retention));
+            batches.execute(&mut connection).await.map_err(failed)?;
             drop_expired(&mut connection, duration_us(retention))
                 .await
                 .map_err(failed)?;
@@ -114,6 +130,18 @@ impl PostgresStore {
             Err(slow) => Err(error::unavailable(doing, slow)),
         }
     }
+}
+
+async fn forget_deliveries(connection: &mut PgConnection, past: i64) -> sqlx::Result<()> {
+    for _ in 0..FORGET_ROUNDS_MAX {
+        let forget = sqlx::query(include_str!("../queries/webhook_deliveries_forget.sql"))
+            .bind(past)
+            .bind(i64::try_from(DELIVERIES_FORGOTTEN).unwrap_or(i64::MAX));
+        if forget.execute(&mut *connection).await?.rows_affected() < DELIVERIES_FORGOTTEN {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Day by day, each in a transaction of its own, so that no lock is held for long.

@@ -127,6 +127,14 @@ async fn no_hot_statement_reads_a_whole_table_of_tasks() {
         ]
         .iter()
         .chain(&[
+            "tasks_start_limited",
+            "tasks_succeed_limited",
+            "tasks_claim_spare",
+            "tasks_limit_keys",
+            "tasks_lock_claimable",
+            "tasks_lock_holds",
+            "tasks_throttle",
+            "throttled_release",
             "tasks_floor",
             "tasks_oldest",
             "tasks_requeue",
@@ -169,4 +177,164 @@ async fn no_hot_statement_reads_a_whole_table_of_tasks() {
         .await
         .expect("explain");
     assert!(due.contains("due_waiting") && !due.contains("->  Sort"), "{due}");
+}
+
+/// With many keys: what a claim or a completion does with the counters of limits looks these up by their keys.
+#[tokio::test]
+async fn no_statement_of_a_claim_reads_all_counters_of_limits() {
+    let store = migrated().await;
+    let mut connection = store.hot.get("fill").await.expect("connect");
+    let fill = "INSERT INTO limit_uses (name, key, revision) SELECT 'each', n, 1 FROM generate_series(1, 20000) AS n;
+        ANALYZE limit_uses; ANALYZE throttled";
+    connection.client().batch_execute(fill).await.expect("fill");
+    connection.settle(Ok(())).expect("settle");
+    let walks = |plan: &str| {
+        let lines: Vec<&str> = plan.lines().collect();
+        let is_scan = |line: &str| line.contains(" on limit_uses") && line.contains("Scan");
+        lines
+            .iter()
+            .zip(lines.iter().skip(1).chain([&""]))
+            .any(|(line, next)| is_scan(line) && !next.contains("Index Cond"))
+    };
+    for (name, sql) in [
+        ("lock", include_str!("../queries/limit_uses_lock.sql")),
+        ("lines", include_str!("../queries/limit_uses_lines.sql")),
+        ("look", include_str!("../queries/limit_uses_look.sql")),
+        ("add", include_str!("../queries/limit_uses_add.sql")),
+        ("write", include_str!("../queries/limit_uses_write.sql")),
+        ("turn back", include_str!("../queries/limit_uses_turn_back.sql")),
+        ("leave", include_str!("../queries/throttled_leave.sql")),
+        ("start", include_str!("../queries/tasks_start_limited.sql")),
+        ("succeed", include_str!("../queries/tasks_succeed_limited.sql")),
+        ("claim", include_str!("../queries/tasks_claim_spare.sql")),
+    ] {
+        let plan = plan(&store, sql).await.expect("explain");
+        assert!(
+            plan.contains(" on limit_uses"),
+            "{name} looks at nothing:\n{plan}"
+        );
+        assert!(!walks(&plan), "{name} reads all counters:\n{plan}");
+    }
+    // Nobody waits while the plan is made; later there may be very many.
+    let claim = plan(&store, include_str!("../queries/tasks_claim_spare.sql"))
+        .await
+        .expect("explain");
+    assert!(
+        claim.contains("Index Cond: (task_id = r.id)") && !claim.contains("Anti Join"),
+        "{claim}"
+    );
+    let lines = plan(&store, include_str!("../queries/limit_uses_lines.sql"))
+        .await
+        .expect("explain");
+    assert_eq!(
+        lines.matches("(use_id = u.id)").count(),
+        2,
+        "it reads all lines:\n{lines}"
+    );
+    // To compare them all with what runs is one walk, and not one for each of them.
+    let counted = plan(&store, include_str!("../queries/limit_uses_counted.sql"))
+        .await
+        .expect("explain");
+    assert!(counted.contains("hashed SubPlan"), "{counted}");
+    let left = counted.contains("Left Join") || counted.contains("Anti Join");
+    assert!(!left, "{counted}");
+}
+
+/// Whatever the planner believes of the filter, each failed task is looked up by its id: walking along all tasks, and along
+/// the failed ones for each of them, would take for ever.
+#[tokio::test]
+async fn no_walk_of_an_operation_reads_more_than_its_stretch() {
+    let store = migrated().await;
+    let mut connection = store.reads.acquire().await.expect("connect");
+    let fill = "INSERT INTO failures SELECT id, now() FROM tasks ORDER BY id LIMIT 20000; ANALYZE failures";
+    let text: &'static str = Box::leak(format!("SET statement_timeout = 0; {FILL}; {fill}").into_boxed_str());
+    sqlx::raw_sql(text).execute(&mut *connection).await.expect("fill");
+    let bounds = "forebay_day_bound(forebay_today() - 1), forebay_day_bound(forebay_today() + 1)";
+    let nothing = ["NULL"; 8].join(", ");
+    for (name, sql, lookup) in [
+        (
+            "walk",
+            include_str!("../queries/operations_walk.sql"),
+            "_pkey on tasks_",
+        ),
+        (
+            "walk_failed",
+            include_str!("../queries/operations_walk_failed.sql"),
+            "Index Cond: (id = failures",
+        ),
+    ] {
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let prepare = format!("SET plan_cache_mode = {mode}; PREPARE {name}_{mode} AS {sql}");
+            let prepare: &'static str = Box::leak(prepare.into_boxed_str());
+            sqlx::raw_sql(prepare)
+                .execute(&mut *connection)
+                .await
+                .expect("it fits");
+            let call = format!(
+                "EXPLAIN EXECUTE {name}_{mode}({bounds}, 5000, 25, ARRAY['succeeded'], now(), {nothing})"
+            );
+            let call: &'static str = Box::leak(call.into_boxed_str());
+            let plan: Vec<String> = sqlx::query_scalar(call)
+                .fetch_all(&mut *connection)
+                .await
+                .expect("explain");
+            let plan = plan.join("\n");
+            assert!(plan.contains(lookup), "{name}, {mode}:\n{plan}");
+            assert!(!plan.contains("Join Filter"), "{name}, {mode}:\n{plan}");
+        }
+    }
+}
+
+/// A batch near its bound, among as many other tasks and other batches: whatever is done with it looks up its own tasks by their
+/// ids, with statistics that say how large it is, and without.
+#[tokio::test]
+async fn no_statement_about_a_batch_reads_the_tasks_of_others() {
+    const BATCHES: &str = "
+        INSERT INTO batches (id, created_at, total, project)
+            SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, now(), 100000, 'default'
+            FROM generate_series(1, 100) AS n;
+        INSERT INTO batch_members (batch_id, task_id)
+            SELECT '00000000-0000-0000-0000-000000000001', id FROM tasks WHERE created_at >= forebay_today();
+        INSERT INTO batch_members (batch_id, task_id)
+            SELECT id, gen_random_uuid() FROM batches CROSS JOIN generate_series(1, 100);
+        ANALYZE batches; ANALYZE batch_members";
+    let store = migrated().await;
+    let mut connection = store.reads.acquire().await.expect("connect");
+    let text: &'static str =
+        Box::leak(format!("SET statement_timeout = 0; {FILL}; {BATCHES}").into_boxed_str());
+    sqlx::raw_sql(text).execute(&mut *connection).await.expect("fill");
+    let sql = include_str!("../queries/batches_counts.sql");
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let prepare = format!("SET plan_cache_mode = {mode}; PREPARE counts_{mode} AS {sql}");
+        let prepare: &'static str = Box::leak(prepare.into_boxed_str());
+        sqlx::raw_sql(prepare)
+            .execute(&mut *connection)
+            .await
+            .expect("it fits");
+        let call = format!("EXPLAIN EXECUTE counts_{mode}('00000000-0000-0000-0000-000000000001')");
+        let call: &'static str = Box::leak(call.into_boxed_str());
+        let plan: Vec<String> = sqlx::query_scalar(call)
+            .fetch_all(&mut *connection)
+            .await
+            .expect("explain");
+        let plan = plan.join("\n");
+        let is_looked_up = plan.contains("Index Cond: (id = m.task_id)");
+        assert!(is_looked_up && !plan.contains("Join"), "{mode}:\n{plan}");
+    }
+    for (name, sql) in [
+        ("complete", include_str!("../queries/batches_complete.sql")),
+        ("cancel", include_str!("../queries/batches_cancel_next.sql")),
+        ("end", include_str!("../queries/batch_members_end.sql")),
+        (
+            "end again",
+            include_str!("../queries/batch_members_end_again.sql"),
+        ),
+    ] {
+        let plan = plan(&store, sql).await.expect("explain");
+        assert!(plan.contains("batch_members_pkey"), "{name}:\n{plan}");
+        assert!(
+            !plan.contains("Seq Scan on tasks") && !plan.contains("Seq Scan on batch_members"),
+            "{name}:\n{plan}"
+        );
+    }
 }

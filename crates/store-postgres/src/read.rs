@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use forebay_core::{
-    AttemptError, Fingerprint, Json, QueueName, State, Task, TaskId, TaskProgress, TraceParent, WorkerId,
-    WorkerInfo,
+    AttemptError, Fingerprint, Json, Project, QueueName, State, Task, TaskId, TaskProgress, TraceParent,
+    UniqueMark, WorkerId, WorkerInfo,
 };
 use forebay_store::{
     OldestReady, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, Result, SetAside, TaskFilter,
@@ -15,7 +15,7 @@ use crate::{
     PostgresStore, error,
     hot::bounded,
     oldest,
-    values::{Instant, count, duration, word},
+    values::{Instant, count, duration, terms, word},
 };
 
 /// How many tasks a page has at most, whatever was asked for.
@@ -28,6 +28,23 @@ const EXCERPT_BYTES_MAX: usize = 64 * 1024;
 impl Read for PostgresStore {
     async fn get(&self, id: TaskId) -> Result<Option<Task>> {
         bounded("read a task", get(&self.reads, id)).await
+    }
+
+    async fn unique_holder(&self, project: &Project, mark: UniqueMark) -> Result<Option<Task>> {
+        const DOING: &str = "look for a unique task";
+        let holder = async {
+            let id: Option<Uuid> = sqlx::query_scalar(include_str!("../queries/unique_keys_in_the_way.sql"))
+                .bind(project.as_str())
+                .bind(mark.as_uuid())
+                .fetch_optional(&self.reads)
+                .await
+                .map_err(|e| error::read(DOING, e))?;
+            match id {
+                Some(id) => get(&self.reads, TaskId::from(id)).await,
+                None => Ok(None),
+            }
+        };
+        bounded(DOING, holder).await
     }
 
     async fn list(&self, filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Result<Page> {
@@ -63,6 +80,7 @@ impl Read for PostgresStore {
                     name: word(field(row, "name")?)?,
                     running: field::<i64>(row, "running")?.unsigned_abs(),
                     scheduled: field::<i64>(row, "scheduled")?.unsigned_abs(),
+                    throttled: field::<i64>(row, "throttled")?.unsigned_abs(),
                     paused: field(row, "paused")?,
                 })
             })
@@ -186,7 +204,7 @@ fn found_beside(state: State) -> &'static str {
     }
 }
 
-fn field<'a, T>(row: &'a PgRow, name: &str) -> Result<T>
+pub(crate) fn field<'a, T>(row: &'a PgRow, name: &str) -> Result<T>
 where
     T: sqlx::Decode<'a, Postgres> + sqlx::Type<Postgres>,
 {
@@ -229,6 +247,7 @@ pub(crate) fn task(row: &PgRow) -> Result<Task> {
         progress: field::<Option<Jsonb<TaskProgress>>>(row, "progress")?.map(|progress| progress.0),
         traceparent: field::<Option<&str>>(row, "traceparent")?.and_then(TraceParent::parse),
         fingerprint: field::<Option<Uuid>>(row, "fingerprint")?.map(|id| Fingerprint(id.into_bytes())),
+        terms: terms(field(row, "terms")?)?,
     })
 }
 

@@ -10,15 +10,16 @@ use std::{
 use async_trait::async_trait;
 use deadpool_postgres::{Client, GenericClient};
 use forebay_core::{Fingerprint, QueueName, Submission, TaskId, sanitize_text};
-use forebay_store::{Record, Recorded, Reject, Result, queues_of};
+use forebay_store::{Record, Recorded, Recording, Reject, Result, queues_of};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::{
     PostgresStore,
     day::Days,
-    error,
+    dispatch, error,
     hot::{Params, bounded, column, query},
+    terms::{self, Standing},
     values::{Instant, array_literal, duration_us, int},
 };
 
@@ -27,6 +28,10 @@ const DOING: &str = "record tasks";
 /// How long after its acceptance a task is recorded late. That is to be well within the distance that the floor of the
 /// walk for lost messages keeps from the present.
 pub(crate) const LATE: Duration = Duration::from_secs(30);
+
+/// How far the time in an id may lie before the task's acceptance; that of a key is the beginning of its day. It is to be
+/// well within the slack with which the walk for lost messages goes by ids.
+const ID_AGE_MAX_MS: u64 = dispatch::ID_SLACK_MS / 2;
 
 /// How many queue names are remembered as known; past that they are inserted again and again, which is harmless.
 const SEEN_QUEUES_MAX: usize = 10_000;
@@ -69,15 +74,20 @@ fn traceparent(task: &Submission) -> Option<&str> {
     task.traceparent.as_ref().map(|trace| trace.as_str())
 }
 
+/// What a task asks for beyond being run, as it is kept.
+pub(crate) fn terms_json(task: &Submission) -> Option<String> {
+    task.terms.as_ref().map(|terms| terms.to_json())
+}
+
 fn uuid_of(fingerprint: Fingerprint) -> Uuid {
     Uuid::from_bytes(fingerprint.0)
 }
 
 #[async_trait]
 impl Record for PostgresStore {
-    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>> {
+    async fn record_and_tell(&self, batch: &[Submission]) -> Result<Recording> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Recording::default());
         }
         let mut connection = self.hot.get(DOING).await?;
         let work = async {
@@ -136,13 +146,22 @@ impl PostgresStore {
 }
 
 /// Inserts a batch and says of each what became of it.
-async fn record(client: &Client, days: &Days, batch: &[Submission]) -> Result<Vec<Recorded>> {
+async fn record(client: &mut Client, days: &Days, batch: &[Submission]) -> Result<Recording> {
     if batch.iter().all(looks_new) && insert_new(client, days, batch).await? {
-        return Ok(vec![Recorded::New; batch.len()]);
+        return Ok(Recording::of(vec![Recorded::New; batch.len()]));
     }
     let mut new = HashSet::new();
-    for part in apart_from_their_windows(batch) {
+    let (on_terms, plain): (Vec<&Submission>, Vec<&Submission>) =
+        batch.iter().partition(|task| task.terms.is_some());
+    for part in apart_from_their_windows(&plain) {
         new.extend(insert_unknown(client, &part, Windows::Adjacent).await?);
+    }
+    // After the others, which they may have to do with.
+    let mut ended = Vec::new();
+    if !on_terms.is_empty() {
+        let on_terms = terms::record(client, &on_terms).await?;
+        new.extend(on_terms.new);
+        ended = on_terms.ended;
     }
     // The first of an id is the one that was inserted.
     let is_new: Vec<bool> = batch.iter().map(|task| new.remove(&task.id)).collect();
@@ -153,18 +172,27 @@ async fn record(client: &Client, days: &Days, batch: &[Submission]) -> Result<Ve
         .map(|(task, _)| task)
         .collect();
     let recorded = fingerprints(client, &known_keys).await?;
-    Ok(batch
-        .iter()
-        .zip(is_new)
-        .map(|(task, is_new)| match is_new {
-            true => Recorded::New,
-            false => known(task, &recorded),
-        })
-        .collect())
+    let answer = |(task, is_new): (&Submission, bool)| match is_new {
+        true => Recorded::New,
+        false => known(task, &recorded),
+    };
+    Ok(Recording {
+        answers: batch.iter().zip(is_new).map(answer).collect(),
+        ended,
+    })
 }
 
 /// Whether the submission is ready, and known only if it was delivered before, which is rare.
-pub(crate) fn looks_new(task: &Submission) -> bool {
+fn looks_new(task: &Submission) -> bool {
+    is_ready(task) && task.terms.is_none()
+}
+
+/// As [`looks_new`], and it may be started as it is recorded: what terms it has have to do with no other rows.
+pub(crate) fn may_start(task: &Submission) -> bool {
+    is_ready(task) && task.terms.as_ref().is_none_or(|terms| terms.stand_alone())
+}
+
+fn is_ready(task: &Submission) -> bool {
     task.run_at.is_none() && task.fingerprint.is_none() && task.id.previous_window().is_none()
 }
 
@@ -199,12 +227,20 @@ async fn insert_new(client: &Client, days: &Days, batch: &[Submission]) -> Resul
     }
 }
 
+/// Whether the time in its id is so long before its acceptance that the walk for lost messages, which begins at an id,
+/// may pass it by: so it is with what comes late to a batch.
+fn is_of_long_ago(task: &Submission) -> bool {
+    let accepted = u64::try_from(task.created_at.as_millisecond()).unwrap_or(0);
+    accepted.saturating_sub(task.id.unix_millis()) > ID_AGE_MAX_MS
+}
+
 /// Where a batch holds both a key's task of one day and that of the next, the later must come after the earlier, which
 /// it does not see in its own statement. Each part is sorted by id.
-fn apart_from_their_windows(batch: &[Submission]) -> Vec<Vec<&Submission>> {
+pub(crate) fn apart_from_their_windows<'a>(batch: &[&'a Submission]) -> Vec<Vec<&'a Submission>> {
     let ids: HashSet<TaskId> = batch.iter().map(|task| task.id).collect();
     let follows = |task: &&Submission| task.id.previous_window().is_some_and(|id| ids.contains(&id));
-    let (mut later, mut first): (Vec<&Submission>, Vec<&Submission>) = batch.iter().partition(follows);
+    let (mut later, mut first): (Vec<&Submission>, Vec<&Submission>) =
+        batch.iter().copied().partition(follows);
     first.sort_by_key(|task| task.id);
     // One at a time, oldest first: each may be the window before of another.
     later.sort_by_key(|task| task.id);
@@ -229,6 +265,17 @@ pub(crate) async fn insert_unknown(
     tasks: &[&Submission],
     windows: Windows,
 ) -> Result<Vec<TaskId>> {
+    let standings: Vec<Standing> = tasks.iter().map(|task| Standing::by_time(task)).collect();
+    insert_standing(client, tasks, &standings, windows).await
+}
+
+/// As [`insert_unknown`], each where it stands.
+pub(crate) async fn insert_standing(
+    client: &impl GenericClient,
+    tasks: &[&Submission],
+    standings: &[Standing],
+    windows: Windows,
+) -> Result<Vec<TaskId>> {
     let c = Columns::of(tasks);
     let adjacent = |of: usize| -> Vec<Option<Uuid>> {
         let ids = tasks.iter().map(|task| task.id.adjacent_windows().nth(of));
@@ -236,7 +283,14 @@ pub(crate) async fn insert_unknown(
             .collect()
     };
     let (previous, next) = (adjacent(0), adjacent(1));
-    let run_at: Vec<Option<Instant>> = tasks.iter().map(|task| task.run_at.map(Instant)).collect();
+    let run_at: Vec<Option<Instant>> = standings.iter().map(|it| it.run_at.map(Instant)).collect();
+    let state: Vec<&str> = standings.iter().map(|it| it.state.as_str()).collect();
+    let error: Vec<Option<&str>> = standings.iter().map(|it| it.error.as_deref()).collect();
+    let terms: Vec<Option<String>> = tasks.iter().map(|task| terms_json(task)).collect();
+    let is_watched = |task: &&Submission| task.terms.as_ref().is_some_and(|terms| terms.is_watched());
+    let watched: Vec<bool> = tasks.iter().map(is_watched).collect();
+    let of_long_ago = tasks.iter().filter(|task| is_of_long_ago(task));
+    let of_long_ago: Vec<Uuid> = of_long_ago.map(|task| task.id.as_uuid()).collect();
     let fingerprint: Vec<Option<Uuid>> = tasks.iter().map(|task| task.fingerprint.map(uuid_of)).collect();
     let params: Params<'_> = &[
         &c.id,
@@ -255,6 +309,11 @@ pub(crate) async fn insert_unknown(
         &fingerprint,
         &c.traceparent,
         &duration_us(LATE),
+        &terms,
+        &state,
+        &error,
+        &watched,
+        &of_long_ago,
     ];
     let rows = query(client, DOING, include_str!("../queries/tasks_record.sql"), params).await?;
     rows.iter()

@@ -5,8 +5,13 @@ use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, GenericClient};
-use forebay_core::{Json, Lane, QueueName, Schedule, ScheduleName, ScheduledTask, TaskId, Timestamp};
-use forebay_store::{Fired, Firing, PutSchedule, Result, Schedules, StoreError, UNREADABLE_PAUSE, queues_of};
+use forebay_core::{
+    Json, Lane, QueueName, Schedule, ScheduleName, ScheduledTask, TaskId, TimeZone, Timestamp,
+};
+use forebay_store::{
+    Fired, Firing, LISTED_BYTES_MAX, PutSchedule, Result, Schedules, StoreError, UNREADABLE_PAUSE, queues_of,
+    readable,
+};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -14,7 +19,7 @@ use crate::{
     PostgresStore, dispatch, error,
     hot::{Params, bounded, column, query},
     record,
-    values::{Instant, count, duration, duration_us, int, word},
+    values::{Instant, count, duration, duration_us, int, terms, word},
 };
 
 /// How often a schedule is tried to be put, should it come and go all the time.
@@ -38,13 +43,25 @@ impl Schedules for PostgresStore {
         rows.first().map(read).transpose()
     }
 
+    async fn pause_schedule(&self, name: &ScheduleName, paused: bool) -> Result<Option<Schedule>> {
+        const DOING: &str = "pause a schedule";
+        let mut connection = self.hot.get(DOING).await?;
+        let outcome = bounded(DOING, pause(connection.client(), DOING, name, paused)).await;
+        connection.settle(outcome)
+    }
+
     async fn schedules(&self, page_size: usize, after: Option<&ScheduleName>) -> Result<Vec<Schedule>> {
         const DOING: &str = "list schedules";
         let sql = include_str!("../queries/schedules_list.sql");
         let limit = i64::try_from(page_size).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(LISTED_BYTES_MAX).unwrap_or(i64::MAX);
         let after = after.map_or("", ScheduleName::as_str);
         let mut connection = self.hot.get(DOING).await?;
-        let outcome = bounded(DOING, query(connection.client(), DOING, sql, &[&after, &limit])).await;
+        let outcome = bounded(
+            DOING,
+            query(connection.client(), DOING, sql, &[&after, &limit, &bytes]),
+        )
+        .await;
         let rows = connection.settle(outcome)?;
         rows.iter().map(read).collect()
     }
@@ -105,7 +122,7 @@ async fn fire_due(client: &impl GenericClient, limit: usize, now: Option<Instant
     let now = column::<Instant>(first, "now")?.0;
     let (mut locked, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
-        match read(row) {
+        match read(row).and_then(readable) {
             Ok(schedule) => locked.push(schedule),
             Err(error) => unreadable.push((column::<&str>(row, "name")?, error)),
         }
@@ -206,6 +223,27 @@ async fn put(client: &mut Client, schedule: &Schedule) -> Result<PutSchedule> {
     Err(error::unavailable(DOING, "it comes and goes all the time"))
 }
 
+async fn pause(
+    client: &mut Client,
+    doing: &'static str,
+    name: &ScheduleName,
+    paused: bool,
+) -> Result<Option<Schedule>> {
+    let transaction = client.transaction().await.map_err(|e| error::hot(doing, e))?;
+    let held = include_str!("../queries/schedules_hold.sql");
+    let rows = query(&transaction, doing, held, &[&name.as_str()]).await?;
+    let Some(old) = rows.first().map(read).transpose()? else {
+        return Ok(None);
+    };
+    let old = if paused { old } else { readable(old)? };
+    let now = dispatch::now(&transaction).await?;
+    let kept = old.resting(paused, now);
+    let replace = include_str!("../queries/schedules_replace.sql");
+    write(&transaction, doing, replace, &kept, now).await?;
+    transaction.commit().await.map_err(|e| error::hot(doing, e))?;
+    Ok(Some(kept))
+}
+
 /// `None` where somebody else has made it in this moment.
 async fn try_to_put(
     client: &impl GenericClient,
@@ -238,6 +276,7 @@ async fn write(
     now: Timestamp,
 ) -> Result<bool> {
     let task = &schedule.task;
+    let terms = task.terms.as_ref().map(|terms| terms.to_json());
     let params: Params<'_> = &[
         &schedule.name.as_str(),
         &schedule.look_at(now).map(Instant),
@@ -261,6 +300,7 @@ async fn write(
         &task.lane.queue.as_str(),
         &task.tags,
         &task.payload.as_str(),
+        &terms,
     ];
     Ok(!query(client, doing, sql, params).await?.is_empty())
 }
@@ -271,7 +311,7 @@ fn read(row: &Row) -> Result<Schedule> {
     Ok(Schedule {
         name: word(column(row, "name")?)?,
         cron: word(column(row, "cron")?)?,
-        time_zone: word(column(row, "time_zone")?)?,
+        time_zone: TimeZone::kept(column(row, "time_zone")?),
         task: task(row)?,
         overlap: word(column(row, "overlap")?)?,
         catch_up: duration(column(row, "catch_up_us")?),
@@ -297,6 +337,7 @@ fn task(row: &Row) -> Result<ScheduledTask> {
             .map(count)
             .transpose()?,
         timeout: column::<Option<i64>>(row, "timeout_us")?.map(duration),
+        terms: terms(column(row, "terms")?)?,
     })
 }
 

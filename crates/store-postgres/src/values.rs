@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
-use forebay_core::{Timestamp, from_unix_micros};
+use forebay_core::{Terms, Timestamp, from_unix_micros};
 use forebay_store::Result;
 use sqlx::{
     Decode, Encode, Postgres, Type,
@@ -111,6 +111,13 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|e| corrupt(format!("{text:?} {e}")))
+}
+
+/// A task's terms, as the database holds them.
+pub(crate) fn terms(json: Option<&str>) -> Result<Option<Box<Terms>>> {
+    json.map(Terms::from_json)
+        .transpose()
+        .map_err(|e| corrupt(format!("terms: {e}")))
 }
 
 /// An array of texts in one text, since `unnest` can't take arrays of different lengths.

@@ -13,6 +13,7 @@ use crate::{
     day::Days,
     error,
     hot::{Params, column, query},
+    limits,
     values::{Instant, count, duration_us, int, word},
 };
 
@@ -175,6 +176,7 @@ async fn release(
     let sql = include_str!("../queries/workers_release.sql");
     let (died, lost_max) = (lost_max.is_some(), int(lost_max.unwrap_or(u32::MAX)));
     let rows = query(transaction, doing, sql, &[&workers, &died, &lost_max]).await?;
+    give_back(transaction, doing, &rows).await?;
     query(
         transaction,
         doing,
@@ -183,6 +185,23 @@ async fn release(
     )
     .await?;
     rows.iter().map(event).collect()
+}
+
+/// Gives back the places of limits that these tasks held.
+async fn give_back(transaction: &Transaction<'_>, doing: &'static str, rows: &[Row]) -> Result<()> {
+    let (mut tasks, mut places) = (Vec::new(), Vec::new());
+    for row in rows {
+        if let Some(mut held) = column::<Option<Vec<i64>>>(row, "holds")? {
+            tasks.push(column::<Uuid>(row, "id")?);
+            places.append(&mut held);
+        }
+    }
+    if !tasks.is_empty() {
+        let sql = include_str!("../queries/tasks_drop_holds.sql");
+        query(transaction, doing, sql, &[&tasks]).await?;
+        limits::free(transaction, &places).await?;
+    }
+    Ok(())
 }
 
 /// A row that says what became of a task.

@@ -43,6 +43,7 @@ fn task_at(at: Timestamp) -> Submission {
         created_at: at,
         fingerprint: None,
         traceparent: None,
+        terms: None,
     }
 }
 
@@ -78,6 +79,7 @@ fn succeeded(claimed: &Claimed) -> Completion {
         result: Json::parse(br#"{"done":true}"#).ok(),
         error: None,
         log: Some("one line\n".into()),
+        limited: claimed.limited,
     }
 }
 
@@ -308,6 +310,31 @@ async fn what_was_lost_is_found_all_along_a_long_way() {
         counts.push(answer.count);
     }
     assert_eq!(counts, [4, 2, 0]);
+}
+
+/// More than one statement forgets, as an hour may bring more.
+#[tokio::test]
+async fn all_old_notes_of_deliveries_are_forgotten_at_a_time() {
+    let (store, database) = shared().await;
+    let fill = "INSERT INTO webhook_deliveries (webhook_id, event_id, event_kind, created_at)
+        SELECT w, n::text, 'test', now() - n * interval '1 hour' FROM generate_series(1, 2) AS w, generate_series(1, 10500) AS n";
+    sql(&database, fill).await;
+    let webhook =
+        "INSERT INTO webhooks (name, url, secret, states, include_result, disabled, created_at, updated_at)
+        VALUES ('billing', 'https://example.com/', 'whsec_', '{failed}', false, false, now(), now())";
+    sql(&database, webhook).await;
+    let left = "SELECT count(*) FROM webhook_deliveries";
+    store.maintain(None).await.unwrap();
+    assert_eq!(
+        sql(&database, left).await,
+        "10500",
+        "those of a webhook that is gone"
+    );
+    store
+        .maintain(Some(Duration::from_secs(10 * 3_600 + 1_800)))
+        .await
+        .unwrap();
+    assert_eq!(sql(&database, left).await, "10");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ SET state       = CASE WHEN ?4 = 'retrying' AND cancel_requested THEN 'cancelled
     attempt     = attempt - ?5,
     run_at      = CASE WHEN ?4 = 'retrying' AND NOT cancel_requested THEN ?6 ELSE run_at END,
     finished_at = CASE WHEN ?4 = 'retrying' AND NOT cancel_requested THEN NULL ELSE ?7 END,
+    holds       = NULL,
     result      = coalesce(?8, result),
     log         = ?9,
     errors      = CASE

@@ -2,6 +2,7 @@
 UPDATE tasks
 SET state       = CASE WHEN cancel_requested THEN 'cancelled' WHEN lost + 1 >= ?2 THEN 'failed' ELSE 'retrying' END,
     lost        = lost + 1,
+    holds       = NULL,
     attempt     = attempt - (cancel_requested OR lost + 1 < ?2),
     run_at      = CASE WHEN cancel_requested OR lost + 1 >= ?2 THEN run_at ELSE ?3 END,
     finished_at = CASE WHEN cancel_requested OR lost + 1 >= ?2 THEN ?3 END,

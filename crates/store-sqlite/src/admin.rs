@@ -10,13 +10,15 @@ use sqlx::{
 };
 
 use crate::{
-    SqliteStore,
+    SqliteStore, compose,
     error::failed,
     row::{micros_of, micros_of_duration},
+    terms,
 };
 
 const SCHEMA_VERSION: &str = include_str!("../queries/schema_version.sql");
 const FORGET_TASKS: &str = include_str!("../queries/forget_tasks.sql");
+const FORGET_DELIVERIES: &str = include_str!("../queries/webhook_deliveries_forget.sql");
 const FORGET_REJECTS: &str = include_str!("../queries/forget_rejects.sql");
 
 /// How many tasks are forgotten in one transaction, so that others need not wait long, and in one call.
@@ -24,6 +26,8 @@ const FORGOTTEN_AT_ONCE: u64 = 500;
 const FORGET_ROUNDS_MAX: usize = 200;
 /// How long a task with an idempotency key is kept at the least: its window and the next.
 const KEY_KEPT: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+/// How many notes of deliveries are forgotten at a time.
+const DELIVERIES_FORGOTTEN: u64 = 5_000;
 /// How many undecodable messages are kept, the latest.
 const REJECTS_KEPT: i64 = 10_000;
 
@@ -89,12 +93,41 @@ pub(crate) async fn maintain(store: &SqliteStore, retention: Option<Duration>) -
         }
     }
     let mut tx = store.begin(DOING).await?;
+    let past = retention.map_or(i64::MIN, |retention| {
+        micros_of(store.clock_now()).saturating_sub(micros_of_duration(retention))
+    });
+    compose::forget(
+        &mut tx,
+        past,
+        micros_of(store.clock_now()) - micros_of_duration(KEY_KEPT),
+    )
+    .await?;
     sqlx::query(FORGET_REJECTS)
         .bind(REJECTS_KEPT)
         .execute(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-    tx.commit().await
+    tx.commit().await?;
+    for _ in 0..FORGET_ROUNDS_MAX {
+        if forget_deliveries(store, past).await? < DELIVERIES_FORGOTTEN {
+            break;
+        }
+    }
+    terms::unique::forget_finished(store).await?;
+    terms::expiry::forget_over(store).await
+}
+
+async fn forget_deliveries(store: &SqliteStore, past: i64) -> Result<u64> {
+    const DOING: &str = "forget old deliveries";
+    let mut tx = store.begin(DOING).await?;
+    let forgotten = sqlx::query(FORGET_DELIVERIES)
+        .bind(past)
+        .bind(i64::try_from(DELIVERIES_FORGOTTEN).unwrap_or(i64::MAX))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+    tx.commit().await?;
+    Ok(forgotten.rows_affected())
 }
 
 async fn forget_tasks(store: &SqliteStore, retention: Duration) -> Result<u64> {

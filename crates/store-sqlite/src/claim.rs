@@ -10,6 +10,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use crate::{
     SqliteStore,
     error::failed,
+    limits,
     row::{Fields, hex, micros_of, micros_of_duration, to_json},
     workers::is_known,
 };
@@ -37,7 +38,8 @@ pub(crate) async fn claim(
             .entry((request.ready.id, request.ready.fence + 1))
             .or_insert(index);
     }
-    for row in claim_all(&mut tx, worker, batch, now).await? {
+    let allowed = allowed(store, &mut tx, batch, now).await?;
+    for row in claim_all(&mut tx, worker, &allowed, now).await? {
         let (id, fence): (TaskId, u32) = (Fields(&row).task_id()?, Fields(&row).get("fence")?);
         let &index = places
             .get(&(id, fence))
@@ -48,10 +50,27 @@ pub(crate) async fn claim(
     Ok(answers)
 }
 
+/// What no limit holds back.
+async fn allowed<'a>(
+    store: &SqliteStore,
+    tx: &mut SqliteConnection,
+    batch: &'a [ClaimRequest],
+    now: Timestamp,
+) -> Result<Vec<&'a ClaimRequest>> {
+    let rules = limits::rules(store, tx).await?;
+    let (concerned, mut allowed): (Vec<&ClaimRequest>, Vec<&ClaimRequest>) = batch
+        .iter()
+        .partition(|it| rules.concern(&it.ready.lane.queue, &it.ready.kind));
+    if !concerned.is_empty() {
+        allowed.extend(limits::claimable(tx, &rules, &concerned, now).await?);
+    }
+    Ok(allowed)
+}
+
 async fn claim_all(
     tx: &mut SqliteConnection,
     worker: WorkerId,
-    batch: &[ClaimRequest],
+    batch: &[&ClaimRequest],
     now: Timestamp,
 ) -> Result<Vec<SqliteRow>> {
     let requests: Vec<Value> = batch
@@ -84,5 +103,7 @@ fn claimed(row: &SqliteRow, request: &ClaimRequest) -> Result<Claimed> {
         payload: fields.json("payload")?.unwrap_or_else(Json::null),
         queued_at: fields.time("queued_at")?,
         traceparent: fields.traceparent()?,
+        terms: fields.terms()?,
+        limited: fields.get("limited")?,
     })
 }

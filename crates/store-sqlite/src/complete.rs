@@ -1,6 +1,6 @@
 //! Writing outcomes.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use forebay_core::{AttemptError, Decision, State, TaskId, Timestamp, WorkerId, sanitize_text};
 use forebay_store::{Completed, Completion, Result};
@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use crate::{
     SqliteStore,
     error::failed,
+    limits,
     row::{Fields, hex, micros_of, to_json},
 };
 
@@ -29,6 +30,8 @@ pub(crate) async fn complete(
     }
     let mut tx = store.begin(DOING).await?;
     let now = store.clock_now();
+    let limited = batch.iter().filter(|it| it.limited).map(|it| (it.id, it.fence));
+    let places = limits::holds_of_starts(&mut tx, worker, limited).await?;
     let succeeded = succeed(&mut tx, worker, batch, now).await?;
     let mut answers = Vec::with_capacity(batch.len());
     for completion in batch {
@@ -39,7 +42,11 @@ pub(crate) async fn complete(
             (false, _) => complete_one(&mut tx, worker, completion, now).await?,
         });
     }
+    let count = limits::free(&mut tx, &places, now).await?;
     tx.commit().await?;
+    if count > 0 {
+        store.released.store(true, Ordering::Relaxed);
+    }
     Ok(answers)
 }
 

@@ -11,7 +11,7 @@ use crate::{
     SqliteStore, admin,
     error::failed,
     row::{Fields, micros_of},
-    workers,
+    terms, workers,
 };
 
 const DUE: &str = include_str!("../queries/due.sql");
@@ -51,6 +51,10 @@ impl Dispatch for SqliteStore {
             requeue(self, &lost).await?;
         }
         Ok(Republished { count, floor })
+    }
+
+    async fn expire_due(&self, limit: usize) -> Result<forebay_store::Expired> {
+        terms::expiry::expire(self, limit).await
     }
 
     async fn watermarks(&self) -> Result<Vec<(Lane, Timestamp)>> {

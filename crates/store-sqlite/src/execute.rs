@@ -36,7 +36,10 @@ impl Execute for SqliteStore {
         claim: ClaimId,
         batch: &[StartRequest],
     ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
-        record_then_claim(self, worker, claim, batch).await
+        let requests: Vec<&StartRequest> = batch.iter().collect();
+        let claim =
+            move |requests: Vec<ClaimRequest>| async move { self.claim(worker, claim, &requests).await };
+        record_then_claim(self, &requests, claim).await
     }
 
     async fn complete(

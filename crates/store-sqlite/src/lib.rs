@@ -13,18 +13,30 @@ mod admin;
 mod backlog;
 mod claim;
 mod complete;
+mod compose;
 mod dispatch;
 mod error;
 mod execute;
+mod explain;
+mod kinds;
+mod limits;
 mod operate;
+mod operations;
 mod read;
 mod record;
 mod row;
 mod schedules;
+mod terms;
+mod webhooks;
 mod workers;
 mod write;
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    path::Path,
+    str::FromStr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use forebay_core::{Clock, SystemClock, Timestamp};
 use forebay_store::{Result, StoreError};
@@ -57,6 +69,10 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: SystemClock,
+    rules: limits::Cache,
+    strays: limits::Strays,
+    /// See [`forebay_store::Limits::has_released`].
+    released: Arc<AtomicBool>,
 }
 
 impl SqliteStore {
@@ -123,6 +139,9 @@ impl SqliteStore {
             writer,
             readers,
             clock: SystemClock,
+            rules: limits::Cache::default(),
+            strays: limits::Strays::default(),
+            released: Arc::default(),
         })
     }
 

@@ -1,10 +1,11 @@
 //! Operators' commands.
 
 use async_trait::async_trait;
-use forebay_core::{QueueName, Refused, TaskId};
+use forebay_core::{QueueName, Refused, TaskId, Timestamp};
 use forebay_store::{Changed, Operate, Result};
+use sqlx::SqliteConnection;
 
-use crate::{SqliteStore, error::failed, read::get, row::micros_of};
+use crate::{SqliteStore, error::failed, limits, read::get, row::micros_of, terms};
 
 const CANCEL: &str = include_str!("../queries/cancel.sql");
 const RETRY: &str = include_str!("../queries/retry.sql");
@@ -14,11 +15,11 @@ const RESUME_QUEUE: &str = include_str!("../queries/resume_queue.sql");
 #[async_trait]
 impl Operate for SqliteStore {
     async fn cancel(&self, id: TaskId) -> Result<Changed> {
-        command(self, id, CANCEL, "cancel a task").await
+        command(self, id, Command::Cancel, "cancel a task").await
     }
 
     async fn retry(&self, id: TaskId) -> Result<Changed> {
-        command(self, id, RETRY, "retry a task").await
+        command(self, id, Command::Retry, "retry a task").await
     }
 
     async fn set_paused(&self, queue: &QueueName, paused: bool) -> Result<bool> {
@@ -36,25 +37,22 @@ impl Operate for SqliteStore {
     }
 }
 
-/// Runs a guarded update of the task that `id` names, and says what it is now.
-async fn command(
-    store: &SqliteStore,
-    id: TaskId,
-    update: &'static str,
-    doing: &'static str,
-) -> Result<Changed> {
+/// What an operator wants of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Cancel,
+    Retry,
+}
+
+/// Carries out a command, and says what the task is now.
+async fn command(store: &SqliteStore, id: TaskId, command: Command, doing: &'static str) -> Result<Changed> {
     let mut tx = store.begin(doing).await?;
     let Some(found) = get(&mut tx, id).await? else {
         tx.commit().await?;
         return Ok(Changed::NotFound);
     };
-    let done = sqlx::query(update)
-        .bind(found.id.as_uuid())
-        .bind(micros_of(store.clock_now()))
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(doing))?;
-    if done.rows_affected() == 0 {
+    let now = store.clock_now();
+    if !obey(&mut tx, doing, command, found.id, now).await? {
         tx.commit().await?;
         let why = Refused::State(found.state);
         return Ok(Changed::Refused(Box::new(found), why));
@@ -62,4 +60,32 @@ async fn command(
     let after = get(&mut tx, found.id).await?.unwrap_or(found);
     tx.commit().await?;
     Ok(Changed::Done(Box::new(after)))
+}
+
+/// Carries out a command on a task, and says whether the state allowed it. All that an operator's command does, on one
+/// task or on many, is done here.
+pub(crate) async fn obey(
+    tx: &mut SqliteConnection,
+    doing: &'static str,
+    command: Command,
+    id: TaskId,
+    now: Timestamp,
+) -> Result<bool> {
+    let sql = match command {
+        Command::Cancel => CANCEL,
+        Command::Retry => RETRY,
+    };
+    let done = sqlx::query(sql)
+        .bind(id.as_uuid())
+        .bind(micros_of(now))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(doing))?;
+    if command == Command::Retry {
+        terms::expiry::forget(tx, id).await?;
+    }
+    if command == Command::Cancel && done.rows_affected() > 0 {
+        limits::leave(tx, id, now).await?;
+    }
+    Ok(done.rows_affected() > 0)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use forebay_core::{Priority, QueueName, State, Task, TaskId, WorkerInfo};
+use forebay_core::{Priority, Project, QueueName, State, Task, TaskId, UniqueMark, WorkerInfo};
 use forebay_store::{
     OldestReady, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, Result, SetAside, TaskFilter,
 };
@@ -14,7 +14,7 @@ use crate::{
     backlog::count,
     error::failed,
     row::{Fields, micros_of},
-    workers,
+    terms, workers,
 };
 
 const ONE_TASK: &str = concat!(include_str!("../queries/task.sql"), "t.id = ?1");
@@ -32,6 +32,10 @@ const EXCERPT_BYTES_MAX: usize = 64 * 1024;
 impl Read for SqliteStore {
     async fn get(&self, id: TaskId) -> Result<Option<Task>> {
         get(&mut *self.reader("read a task").await?, id).await
+    }
+
+    async fn unique_holder(&self, project: &Project, mark: UniqueMark) -> Result<Option<Task>> {
+        terms::unique::in_the_way(self, project, mark).await
     }
 
     async fn list(&self, filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Result<Page> {
@@ -69,6 +73,7 @@ impl Read for SqliteStore {
                 Ok(QueueCounts {
                     running: running.get(&name).copied().unwrap_or(0),
                     scheduled: count(row, "scheduled")?,
+                    throttled: count(row, "throttled")?,
                     paused: Fields(row).get("paused")?,
                     name,
                 })
@@ -156,12 +161,12 @@ pub(crate) async fn get(reader: &mut SqliteConnection, id: TaskId) -> Result<Opt
 /// The states as conditions: literals, since a partial index is not used for a parameter.
 fn in_state(state: State) -> &'static str {
     match state {
-        State::Scheduled => "t.state = 'scheduled' AND t.state IN ('scheduled', 'retrying')",
+        State::Scheduled => "t.state = 'scheduled' AND t.state IN ('scheduled', 'throttled', 'retrying')",
         State::Blocked => "t.state = 'blocked'",
         State::Throttled => "t.state = 'throttled'",
         State::Queued => "t.state = 'queued'",
         State::Running => "t.state = 'running'",
-        State::Retrying => "t.state = 'retrying' AND t.state IN ('scheduled', 'retrying')",
+        State::Retrying => "t.state = 'retrying' AND t.state IN ('scheduled', 'throttled', 'retrying')",
         State::Succeeded => "t.state = 'succeeded'",
         State::Failed => "t.state = 'failed' AND t.state IN ('failed', 'cancelled', 'expired')",
         State::Cancelled => "t.state = 'cancelled' AND t.state IN ('failed', 'cancelled', 'expired')",

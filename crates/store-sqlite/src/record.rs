@@ -4,14 +4,15 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use forebay_core::{Fingerprint, QueueName, Submission, TaskId, Timestamp};
-use forebay_store::{Record, Recorded, Reject, Result, queues_of};
+use forebay_store::{Record, Recorded, Recording, Reject, Result, queues_of};
 use serde_json::json;
 use sqlx::SqliteConnection;
 
 use crate::{
-    SqliteStore,
+    SqliteStore, compose,
     error::failed,
     row::{Fields, hex, micros_of, micros_of_duration, to_json},
+    terms::{self, Standing},
 };
 
 const INSERT_TASKS: &str = include_str!("../queries/insert_tasks.sql");
@@ -25,20 +26,20 @@ const DOING: &str = "record tasks";
 
 #[async_trait]
 impl Record for SqliteStore {
-    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>> {
+    async fn record_and_tell(&self, batch: &[Submission]) -> Result<Recording> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Recording::default());
         }
         let mut tx = self.begin(DOING).await?;
         let now = self.clock_now();
-        let answers = if batch.iter().all(looks_new) {
-            record_new(&mut tx, batch, now).await?
+        let recording = if batch.iter().all(looks_new) {
+            Recording::of(record_new(&mut tx, batch, now).await?)
         } else {
             record_keyed(&mut tx, batch, now).await?
         };
         note_queues(&mut tx, &queues_of(batch), now).await?;
         tx.commit().await?;
-        Ok(answers)
+        Ok(recording)
     }
 
     async fn set_aside(&self, rejects: &[Reject]) -> Result<()> {
@@ -61,7 +62,7 @@ impl Record for SqliteStore {
 
 /// Whether the submission is known only if it was delivered before: it has no key.
 fn looks_new(task: &Submission) -> bool {
-    task.fingerprint.is_none() && task.id.previous_window().is_none()
+    task.fingerprint.is_none() && task.terms.is_none() && task.id.previous_window().is_none()
 }
 
 async fn record_new(
@@ -82,22 +83,44 @@ async fn record_new(
 }
 
 /// One by one and the oldest first, since what a key named in the window before may be in the same batch.
-async fn record_keyed(
+async fn record_keyed(tx: &mut SqliteConnection, batch: &[Submission], now: Timestamp) -> Result<Recording> {
+    let mut order: Vec<usize> = (0..batch.len()).collect();
+    // What is on terms comes last, as it was submitted: it may have to do with what comes before.
+    order.sort_by_key(|&index| match &batch[index].terms {
+        None => (false, Some(batch[index].id)),
+        Some(_) => (true, None),
+    });
+    let mut recording = Recording::of(vec![Recorded::New; batch.len()]);
+    let mut ended = Vec::new();
+    for index in order {
+        recording.answers[index] = record_one(tx, &batch[index], now, &mut ended).await?;
+    }
+    for task in ended {
+        recording.ended.extend(compose::event(tx, task, now).await?);
+    }
+    Ok(recording)
+}
+
+/// Inserts those of a batch that are not known, and says which they were. None of them has a key.
+pub(crate) async fn insert_unkeyed(
     tx: &mut SqliteConnection,
     batch: &[Submission],
     now: Timestamp,
-) -> Result<Vec<Recorded>> {
-    let mut order: Vec<usize> = (0..batch.len()).collect();
-    order.sort_by_key(|&index| batch[index].id);
-    let mut answers = vec![Recorded::New; batch.len()];
-    for index in order {
-        answers[index] = record_one(tx, &batch[index], now).await?;
+) -> Result<HashSet<TaskId>> {
+    let (on_terms, plain): (Vec<_>, Vec<_>) = batch.iter().cloned().partition(|task| task.terms.is_some());
+    let mut new = insert_all(tx, &plain, now).await?;
+    for task in &on_terms {
+        let (standing, _) = terms::standing(tx, task, now).await?;
+        if insert(tx, task, &standing, now).await? {
+            terms::note(tx, task, &standing, now).await?;
+            new.insert(task.id);
+        }
     }
-    Ok(answers)
+    Ok(new)
 }
 
 /// Inserts those of a batch that are not known, in two statements, and says which they were.
-pub(crate) async fn insert_all(
+async fn insert_all(
     tx: &mut SqliteConnection,
     batch: &[Submission],
     now: Timestamp,
@@ -134,13 +157,23 @@ pub(crate) async fn insert_all(
     rows.iter().map(|row| Fields(row).task_id()).collect()
 }
 
-async fn record_one(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<Recorded> {
+/// `ended` gets what ended by it.
+async fn record_one(
+    tx: &mut SqliteConnection,
+    task: &Submission,
+    now: Timestamp,
+    ended: &mut Vec<TaskId>,
+) -> Result<Recorded> {
     for id in task.id.adjacent_windows() {
         if let Some(known) = known_fingerprint(tx, id).await? {
             return Ok(judge(task, known));
         }
     }
-    if insert(tx, task, now).await? {
+    let (standing, replaced) = terms::standing(tx, task, now).await?;
+    ended.extend(replaced);
+    if insert(tx, task, &standing, now).await? {
+        terms::note(tx, task, &standing, now).await?;
+        ended.extend(standing.state.is_final().then_some(task.id));
         return Ok(Recorded::New);
     }
     let known = known_fingerprint(tx, task.id).await?.flatten();
@@ -156,7 +189,10 @@ fn judge(task: &Submission, known: Option<Fingerprint>) -> Recorded {
 }
 
 /// Whether there is a task of this id, and what its key's request was.
-async fn known_fingerprint(tx: &mut SqliteConnection, id: TaskId) -> Result<Option<Option<Fingerprint>>> {
+pub(crate) async fn known_fingerprint(
+    tx: &mut SqliteConnection,
+    id: TaskId,
+) -> Result<Option<Option<Fingerprint>>> {
     let row = sqlx::query(FINGERPRINT)
         .bind(id.as_uuid())
         .fetch_optional(tx)
@@ -166,7 +202,12 @@ async fn known_fingerprint(tx: &mut SqliteConnection, id: TaskId) -> Result<Opti
 }
 
 /// Inserts a task unless its id is known; says whether it did.
-async fn insert(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) -> Result<bool> {
+pub(crate) async fn insert(
+    tx: &mut SqliteConnection,
+    task: &Submission,
+    standing: &Standing,
+    now: Timestamp,
+) -> Result<bool> {
     let seq: Option<i64> = sqlx::query_scalar(INSERT_TASK)
         .bind(task.id.as_uuid())
         .bind(task.project.as_str())
@@ -175,12 +216,16 @@ async fn insert(tx: &mut SqliteConnection, task: &Submission, now: Timestamp) ->
         .bind(task.lane.priority.as_str())
         .bind(task.max_attempts)
         .bind(task.timeout.map(micros_of_duration))
-        .bind(task.run_at.map(micros_of))
+        .bind(standing.run_at.map(micros_of))
         .bind(micros_of(task.created_at))
         .bind(micros_of(now))
         .bind(to_json(&task.tags)?)
         .bind(task.traceparent.as_ref().map(|trace| trace.as_str()))
         .bind(task.fingerprint.as_ref().map(|print| &print.0[..]))
+        .bind(standing.state.as_str())
+        .bind(task.terms.as_ref().map(|terms| terms.to_json()))
+        .bind(task.terms.as_ref().is_some_and(|terms| terms.is_watched()))
+        .bind(standing.errors(now)?)
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed(DOING))?;

@@ -3,8 +3,8 @@
 use std::{str::FromStr, time::Duration};
 
 use forebay_core::{
-    Fingerprint, Json, Lane, Ready, Task, TaskEvent, TaskId, TaskProgress, Timestamp, TraceParent, WorkerId,
-    from_unix_micros,
+    Fingerprint, Json, Lane, Ready, Task, TaskEvent, TaskId, TaskProgress, Terms, Timestamp, TraceParent,
+    WorkerId, from_unix_micros,
 };
 use forebay_store::{Result, StoreError};
 use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
@@ -102,6 +102,13 @@ impl<'r> Fields<'r> {
             .map_err(|e| senseless("fingerprint", e))
     }
 
+    pub(crate) fn terms(&self) -> Result<Option<Box<Terms>>> {
+        self.get::<Option<&str>>("terms")?
+            .map(Terms::from_json)
+            .transpose()
+            .map_err(|e| senseless("terms", e))
+    }
+
     fn progress(&self) -> Result<Option<TaskProgress>> {
         self.get::<Option<&str>>("progress")?
             .map(serde_json::from_str)
@@ -156,6 +163,7 @@ impl<'r> Fields<'r> {
             progress: self.progress()?,
             traceparent: self.traceparent()?,
             fingerprint: self.fingerprint()?,
+            terms: self.terms()?,
         })
     }
 }

@@ -3,8 +3,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
-use forebay_core::{Json, Schedule, ScheduleName, ScheduledTask, TaskId, Timestamp, from_unix_micros};
-use forebay_store::{Fired, Firing, PutSchedule, Result, Schedules, StoreError, UNREADABLE_PAUSE, queues_of};
+use forebay_core::{
+    Json, Schedule, ScheduleName, ScheduledTask, TaskId, TimeZone, Timestamp, from_unix_micros,
+};
+use forebay_store::{
+    Fired, Firing, LISTED_BYTES_MAX, PutSchedule, Result, Schedules, StoreError, UNREADABLE_PAUSE, queues_of,
+    readable,
+};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
@@ -51,11 +56,26 @@ impl Schedules for SqliteStore {
         row.as_ref().map(read).transpose()
     }
 
+    async fn pause_schedule(&self, name: &ScheduleName, paused: bool) -> Result<Option<Schedule>> {
+        const DOING: &str = "pause a schedule";
+        let mut tx = self.begin(DOING).await?;
+        let Some(old) = row(&mut tx, DOING, name).await?.as_ref().map(read).transpose()? else {
+            return Ok(None);
+        };
+        let old = if paused { old } else { readable(old)? };
+        let now = self.clock_now();
+        let kept = old.resting(paused, now);
+        write(&mut tx, DOING, &kept, now).await?;
+        tx.commit().await?;
+        Ok(Some(kept))
+    }
+
     async fn schedules(&self, page_size: usize, after: Option<&ScheduleName>) -> Result<Vec<Schedule>> {
         const DOING: &str = "list schedules";
         let rows = sqlx::query(LIST)
             .bind(after.map_or("", ScheduleName::as_str))
             .bind(bounded(page_size))
+            .bind(bounded(LISTED_BYTES_MAX))
             .fetch_all(&mut *self.reader(DOING).await?)
             .await
             .map_err(failed(DOING))?;
@@ -110,7 +130,7 @@ async fn fire(tx: &mut SqliteConnection, limit: usize, now: Timestamp) -> Result
         .map_err(failed(FIRING))?;
     let (mut due, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
-        match read(row) {
+        match read(row).and_then(readable) {
             Ok(schedule) => due.push(schedule),
             Err(error) => unreadable.push(leave(tx, Fields(row).get("name")?, &error, now).await?),
         }
@@ -119,7 +139,7 @@ async fn fire(tx: &mut SqliteConnection, limit: usize, now: Timestamp) -> Result
     let firing = Firing::new(due, &unfinished, now, limit);
     let mut new = HashSet::new();
     if !firing.tasks.is_empty() {
-        new = record::insert_all(tx, &firing.tasks, now).await?;
+        new = record::insert_unkeyed(tx, &firing.tasks, now).await?;
         record::note_queues(tx, &queues_of(&firing.tasks), now).await?;
     }
     for schedule in &firing.moved_on {
@@ -207,6 +227,7 @@ async fn write(
         .bind(task.lane.queue.as_str())
         .bind(to_json(&task.tags)?)
         .bind(task.payload.as_str())
+        .bind(task.terms.as_ref().map(|terms| terms.to_json()))
         .execute(tx)
         .await
         .map_err(failed(doing))?;
@@ -231,7 +252,7 @@ fn read(row: &SqliteRow) -> Result<Schedule> {
     Ok(Schedule {
         name: fields.text("name")?,
         cron: fields.text("cron")?,
-        time_zone: fields.text("time_zone")?,
+        time_zone: TimeZone::kept(fields.get("time_zone")?),
         task: task(&fields)?,
         overlap: fields.text("overlap")?,
         catch_up: fields.duration("catch_up")?.unwrap_or_default(),
@@ -254,5 +275,6 @@ fn task(fields: &Fields<'_>) -> Result<ScheduledTask> {
         tags: fields.list("tags")?,
         max_attempts: fields.get("max_attempts")?,
         timeout: fields.duration("timeout")?,
+        terms: fields.terms()?,
     })
 }

@@ -9,8 +9,11 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod compose;
+mod limits;
 mod plans;
 mod schedules;
+mod webhooks;
 
 /// Short, for tests in which another process never lets go of the file.
 const SHORT: Duration = Duration::from_millis(50);
@@ -44,6 +47,7 @@ fn task(number: u8, payload: &str) -> Submission {
         created_at: at,
         fingerprint: None,
         traceparent: None,
+        terms: None,
     }
 }
 

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     SqliteStore,
     error::failed,
+    limits,
     row::{Fields, hex, micros_of, micros_of_duration, to_json},
 };
 
@@ -156,12 +157,15 @@ async fn write_progress(
 pub(crate) async fn deregister(store: &SqliteStore, worker: WorkerId) -> Result<()> {
     const DOING: &str = "forget a worker that stopped";
     let mut tx = store.begin(DOING).await?;
+    let now = store.clock_now();
+    let places = limits::holds_of_worker(&mut tx, worker).await?;
     sqlx::query(HAND_BACK)
         .bind(worker.as_uuid())
-        .bind(micros_of(store.clock_now()))
+        .bind(micros_of(now))
         .execute(&mut *tx)
         .await
         .map_err(failed(DOING))?;
+    limits::free(&mut tx, &places, now).await?;
     forget(&mut tx, worker, DOING).await?;
     tx.commit().await
 }
@@ -203,6 +207,7 @@ async fn bury(
 ) -> Result<Vec<TaskEvent>> {
     const DOING: &str = "take back the tasks of a dead worker";
     let lost = AttemptError::new(0, Outcome::Lost, "", now);
+    let places = limits::holds_of_worker(tx, worker).await?;
     let rows = sqlx::query(TAKE_BACK)
         .bind(worker.as_uuid())
         .bind(lost_max)
@@ -211,6 +216,7 @@ async fn bury(
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(DOING))?;
+    limits::free(tx, &places, now).await?;
     forget(tx, worker, DOING).await?;
     rows.iter().map(|row| Fields(row).event(now)).collect()
 }

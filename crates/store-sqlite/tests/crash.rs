@@ -35,6 +35,7 @@ fn task(number: u16) -> Submission {
         created_at: at,
         fingerprint: None,
         traceparent: None,
+        terms: None,
     }
 }
 

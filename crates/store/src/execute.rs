@@ -3,7 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use forebay_core::{
     ClaimId, Decision, Json, Kind, Lane, Outcome, Project, Ready, State, Submission, TaskEvent, TaskId,
-    Timestamp, TraceParent, WorkerId, WorkerInfo,
+    Terms, Timestamp, TraceParent, WorkerId, WorkerInfo,
 };
 
 use crate::{Record, Recorded, Result};
@@ -51,6 +51,7 @@ impl StartRequest {
             lane,
             payload,
             traceparent,
+            terms,
             ..
         } = self.task.clone();
         Claimed {
@@ -65,6 +66,8 @@ impl StartRequest {
             payload,
             queued_at: now,
             traceparent,
+            terms,
+            limited: false,
         }
     }
 }
@@ -94,6 +97,10 @@ pub struct Claimed {
     pub queued_at: Timestamp,
     /// The trace of the request that submitted it.
     pub traceparent: Option<TraceParent>,
+    /// What it asks for beyond being run.
+    pub terms: Option<Box<Terms>>,
+    /// Whether it holds a place of a limit, which its [`Completion`] gives back.
+    pub limited: bool,
 }
 
 /// How an attempt ended, and what is to be done.
@@ -115,6 +122,8 @@ pub struct Completion {
     pub error: Option<String>,
     /// The tail of its log.
     pub log: Option<String>,
+    /// Whether it holds a place of a limit: [`Claimed::limited`], as it was said.
+    pub limited: bool,
 }
 
 /// What became of a completion.
@@ -217,15 +226,17 @@ pub trait Execute: Record {
     async fn abandon(&self, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>>;
 }
 
-/// [`Execute::record_and_claim`] as the two calls that it stands for.
+/// [`Execute::record_and_claim`] as the two calls that it stands for, of which `claim` makes the second.
 ///
 /// # Errors
 /// As each of them.
-pub async fn record_then_claim<S: Execute + ?Sized>(
+pub async fn record_then_claim<
+    S: Record + ?Sized,
+    F: Future<Output = Result<Vec<Option<Claimed>>>> + Send,
+>(
     store: &S,
-    worker: WorkerId,
-    claim: ClaimId,
-    batch: &[StartRequest],
+    batch: &[&StartRequest],
+    claim: impl FnOnce(Vec<ClaimRequest>) -> F + Send,
 ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
     let tasks: Vec<Submission> = batch.iter().map(|request| request.task.clone()).collect();
     let recorded = store.record(&tasks).await?;
@@ -237,7 +248,7 @@ pub async fn record_then_claim<S: Execute + ?Sized>(
         .filter(|(_, (_, recorded))| **recorded != Recorded::Conflict)
         .map(|(place, (request, _))| (place, request.claim()))
         .unzip();
-    let claimed = store.claim(worker, claim, &requests).await?;
+    let claimed = claim(requests).await?;
     let mut answers: Vec<_> = recorded.into_iter().map(|recorded| (recorded, None)).collect();
     for (place, claimed) in places.into_iter().zip(claimed) {
         answers[place].1 = claimed;

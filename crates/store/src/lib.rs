@@ -4,33 +4,85 @@
 //! does what [`forebay_core::Lifecycle`] says; nothing else changes a state. Every implementation passes
 //! `conformance`, which holds it against that model.
 
+mod compose;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod execute;
+mod explain;
+mod kinds;
+pub mod limits;
+mod operations;
 mod read;
 mod schedules;
+mod unique;
+mod webhooks;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_core::{Lane, QueueName, Ready, Submission, TaskEvent, Timestamp};
 
+pub use compose::{
+    BATCH_CANCELLED, BATCH_TASKS_MAX, Batch, BatchCounts, BatchPage, BatchPart, BlockedOn, Blocker, Compose,
+    GivenUp, Grown, MISSING_WAIT_MAX, NewBatch, Opened, Settled, StandsAfter, UNKNOWN_WAIT_MAX, not_run,
+};
 pub use error::{Result, StoreError};
 pub use execute::{
     ClaimRequest, Claimed, Completed, Completion, Execute, Heartbeat, HeartbeatReply, ProgressNote,
     StartRequest, record_then_claim,
 };
+pub use explain::{Explain, Place};
+pub use kinds::{Kinds, PutSchema};
+pub use limits::{Hold, Limit, LimitUse, Limits, Mended, PutLimit, Released};
+pub use operations::{
+    COUNTED_MAX, COUNTING_TIME_MAX, Done, HeldOperation, KEY_KEPT, Matching, MovedOn, OPERATIONS_KEPT,
+    OPERATIONS_MAX, OperationPass, Operations, PASS_MAX, STRETCH, Stretch,
+};
 pub use read::{
     Changed, OldestReady, Operate, Page, PageToken, QueueCounts, Read, ReadyWalk, Rejects, SetAside,
     TaskFilter,
 };
-pub use schedules::{Fired, Firing, PutSchedule, Schedules, UNREADABLE_PAUSE};
+pub use schedules::{Fired, Firing, LISTED_BYTES_MAX, PutSchedule, Schedules, UNREADABLE_PAUSE, readable};
+pub use unique::{Entry, UniqueHolder, enter, replaced_by};
+pub use webhooks::{
+    Delivery, DeliveryStanding, Ended, NewDelivery, PutWebhook, REPLAYED_AT_ONCE, Replay, Replayed, Webhooks,
+    is_told, new_deliveries,
+};
 
 /// Everything a store does.
-pub trait Store: Execute + Dispatch + Read + Operate + Schedules + Admin {}
+pub trait Store:
+    Execute
+    + Dispatch
+    + Read
+    + Explain
+    + Operate
+    + Operations
+    + Schedules
+    + Limits
+    + Compose
+    + Webhooks
+    + Kinds
+    + Admin
+{
+}
 
-impl<T: Execute + Dispatch + Read + Operate + Schedules + Admin> Store for T {}
+impl<
+    T: Execute
+        + Dispatch
+        + Read
+        + Explain
+        + Operate
+        + Operations
+        + Schedules
+        + Limits
+        + Compose
+        + Webhooks
+        + Kinds
+        + Admin,
+> Store for T
+{
+}
 
 /// What became of a submission that was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +106,27 @@ pub struct Reject {
     pub reason: String,
 }
 
+/// What recording a batch came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recording {
+    /// One for each submission, in order.
+    pub answers: Vec<Recorded>,
+    /// Tasks that ended by it, for whoever watches: new ones that were over before they began, and those whose place others
+    /// have taken.
+    pub ended: Vec<TaskEvent>,
+}
+
+impl Recording {
+    /// Nothing has ended by it.
+    #[must_use]
+    pub fn of(answers: Vec<Recorded>) -> Self {
+        Self {
+            answers,
+            ended: Vec::new(),
+        }
+    }
+}
+
 /// What the recorder needs.
 #[async_trait]
 pub trait Record: Send + Sync + 'static {
@@ -63,7 +136,12 @@ pub trait Record: Send + Sync + 'static {
     /// A submission with a `run_at` becomes `scheduled`, any other `queued` since now. Whoever records publishes a
     /// message for each that is queued *afterwards*: so a message is never older than what it speaks of. Queues that were not seen before
     /// become known. The batch may hold an id twice.
-    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>>;
+    async fn record_and_tell(&self, batch: &[Submission]) -> Result<Recording>;
+
+    /// As [`Self::record_and_tell`], for whoever has nobody to tell.
+    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>> {
+        Ok(self.record_and_tell(batch).await?.answers)
+    }
 
     /// Keeps messages that cannot be recorded.
     async fn set_aside(&self, rejects: &[Reject]) -> Result<()>;
@@ -84,6 +162,16 @@ pub struct Republished {
     /// Where the next pass may begin: no task created before, and recorded soon after, is queued without a message that
     /// is known of.
     pub floor: Timestamp,
+}
+
+/// What one look at the tasks that expire came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expired {
+    /// What was ended.
+    pub events: Vec<TaskEvent>,
+    /// How many were looked at. Those that were not ended were started in time, or are over. Where it is the limit, there
+    /// may be more.
+    pub looked_at: usize,
 }
 
 /// What the dispatcher needs. Any number of dispatchers may run at once.
@@ -109,6 +197,10 @@ pub trait Dispatch: Send + Sync + 'static {
         limit: usize,
         sink: &dyn ReadySink,
     ) -> Result<Republished>;
+
+    /// Looks at up to `limit` tasks whose `expires_at` has come, those of the longest past first, once at each, and ends
+    /// what was never started, as [`forebay_core::Lifecycle::expire`] does. A claim has not granted these since that moment.
+    async fn expire_due(&self, limit: usize) -> Result<Expired>;
 
     /// For each lane, the publishing time of the newest message that any live worker has reported as received.
     async fn watermarks(&self) -> Result<Vec<(Lane, Timestamp)>>;

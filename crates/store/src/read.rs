@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{Kind, Project, QueueName, Refused, State, Task, TaskId, Timestamp, WorkerInfo};
+use forebay_core::{
+    Kind, Project, QueueName, Refused, State, Task, TaskId, Timestamp, UniqueMark, WorkerInfo,
+};
 
 use crate::Result;
 
@@ -52,6 +54,8 @@ pub struct QueueCounts {
     pub running: u64,
     /// How many wait for a time: scheduled or retrying.
     pub scheduled: u64,
+    /// How many a limit holds back. A task that has ended meanwhile may count for a moment.
+    pub throttled: u64,
     /// Whether it is paused: its tasks are recorded, and none is started.
     pub paused: bool,
 }
@@ -107,6 +111,9 @@ pub struct Rejects {
 pub trait Read: Send + Sync + 'static {
     /// Reads a task. The id of an idempotency key finds the key's task of the window before or after, too.
     async fn get(&self, id: TaskId) -> Result<Option<Task>>;
+
+    /// The task that a submission with this mark would be in conflict with at this moment, if there is one.
+    async fn unique_holder(&self, project: &Project, mark: UniqueMark) -> Result<Option<Task>>;
 
     /// Lists up to `page_size` tasks, newest first by `created_at`, after `page`.
     async fn list(&self, filter: &TaskFilter, page_size: usize, page: Option<PageToken>) -> Result<Page>;

@@ -3,7 +3,7 @@ use std::{collections::HashSet, time::Duration};
 use async_trait::async_trait;
 use forebay_core::{Missed, Schedule, ScheduleName, State, Submission, TaskEvent, TaskId, Timestamp, plan};
 
-use crate::Result;
+use crate::{Result, StoreError};
 
 /// A schedule that was put.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +33,26 @@ pub struct Fired {
 /// How many bytes of payloads are submitted together, but for the last schedule's.
 const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// How many bytes of payloads are listed together, but for the last schedule's: so that all of a page is less than the 4 MiB
+/// that a gRPC client takes unless told otherwise.
+pub const LISTED_BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// How long a schedule that cannot be read is left alone.
 pub const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A schedule whose ticks can be told here.
+///
+/// # Errors
+/// Where this machine does not know its time zone.
+pub fn readable(schedule: Schedule) -> Result<Schedule> {
+    match schedule.time_zone.is_known() {
+        true => Ok(schedule),
+        false => Err(StoreError::Corrupt(format!(
+            "the time zone {} is not known here",
+            schedule.time_zone
+        ))),
+    }
+}
 
 /// What a store is to write for the schedules that it has locked: the tasks that are new, and the schedules as they are
 /// then. All stores ask here, so that they do the same.
@@ -115,7 +133,12 @@ pub trait Schedules: Send + Sync + 'static {
     /// Reads a schedule.
     async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>>;
 
-    /// Lists up to `page_size` schedules by name, those that come after `after`.
+    /// Lets a schedule rest, or go on, and leaves all else that it says as it is; `None` where there is none. Twice is as once.
+    /// One whose ticks cannot be told here can only rest: see [`readable`].
+    async fn pause_schedule(&self, name: &ScheduleName, paused: bool) -> Result<Option<Schedule>>;
+
+    /// Lists up to `page_size` schedules by name, those that come after `after`. It ends with the one with which there are
+    /// [`LISTED_BYTES_MAX`] of payloads.
     async fn schedules(&self, page_size: usize, after: Option<&ScheduleName>) -> Result<Vec<Schedule>>;
 
     /// Deletes a schedule; says whether there was one. The tasks that it has submitted stay. Once this has returned, no

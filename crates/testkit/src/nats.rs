@@ -150,7 +150,7 @@ impl Nats {
     /// # Errors
     /// Where it does not run.
     pub fn pause(&self) -> Result<()> {
-        self.running()?.signal(Signal::SIGSTOP)
+        self.running()?.pause()
     }
 
     /// Ends a [`Self::pause`].

@@ -9,7 +9,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +18,9 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+
+/// How long a process may take to stop.
+const STOPS_MAX: Duration = Duration::from_secs(5);
 
 /// Where [`free_port`] looks: below the ports that kernels give to connections, so that none takes a server's port
 /// while the server is down, nor ends up connected to itself in the attempt to reach it.
@@ -163,6 +166,23 @@ impl Process {
         }
     }
 
+    /// Makes it and its children hang, and waits until none of their threads does anything any more: the signal alone is
+    /// heard by a thread that runs only when it next enters the kernel.
+    ///
+    /// # Errors
+    /// Where it may not be stopped, or does not stop within seconds.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let deadline = Instant::now() + STOPS_MAX;
+        while is_active(self.group())? {
+            if Instant::now() > deadline {
+                bail!("a process that was told to stop goes on");
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
     /// Kills it and its children, as a crash would, and waits for its end.
     ///
     /// # Errors
@@ -207,6 +227,43 @@ impl Drop for Process {
         let _ = self.watchdog.kill();
         let _ = self.watchdog.wait();
     }
+}
+
+/// Whether a thread of these processes is not stopped yet. One that waits in the kernel for a disk stops when it leaves it.
+fn is_active(group: Pid) -> Result<bool> {
+    for entry in std::fs::read_dir("/proc").context("list processes")? {
+        let process = entry?.path();
+        if !is_of(&process, group) {
+            continue;
+        }
+        // What has ended meanwhile does nothing.
+        let Ok(threads) = std::fs::read_dir(process.join("task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let state = stat(&thread.path()).and_then(|fields| fields.chars().next());
+            if matches!(state, Some('R' | 'S')) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn is_of(process: &Path, group: Pid) -> bool {
+    let fields = stat(process);
+    let found = fields
+        .as_deref()
+        .and_then(|fields| fields.split_whitespace().nth(2));
+    found.and_then(|found| found.parse().ok()) == Some(group.as_raw())
+}
+
+/// `state parent group …`: what is said of a process or a thread after its name, which may hold anything.
+fn stat(of: &Path) -> Option<String> {
+    let stat = std::fs::read_to_string(of.join("stat")).ok()?;
+    stat.rsplit(')')
+        .next()
+        .map(|fields| fields.trim_start().to_owned())
 }
 
 fn watch_over(id: u32, folder: Option<&Path>) -> Result<Child> {

@@ -193,7 +193,7 @@ impl RabbitMq {
     /// # Errors
     /// Where it does not run.
     pub fn pause(&self) -> Result<()> {
-        self.running()?.signal(Signal::SIGSTOP)
+        self.running()?.pause()
     }
 
     /// Ends a [`Self::pause`].

@@ -72,6 +72,7 @@ fn handlers() -> anyhow::Result<Handlers> {
             ..RetryPolicy::default()
         },
         concurrency: Some(4),
+        ..HandlerSettings::default()
     };
     let handlers = Handlers::new()
         .function("words.count", HandlerSettings::default(), count_words)?

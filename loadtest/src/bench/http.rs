@@ -42,11 +42,20 @@ pub(crate) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
 }
 
+const FILLER: &str =
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
 /// About 256 bytes of JSON, as a task might carry.
 pub(crate) fn task(kind: &str, number: u64, sent: u64) -> String {
-    const FILLER: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
     format!(
         r#"{{"kind":"{kind}","payload":{{"number":{number},"customer":"4711","sent":{sent},"filler":"{FILLER}{FILLER}"}}}}"#
+    )
+}
+
+/// The same with further members of the task.
+pub(crate) fn task_with(kind: &str, number: u64, members: &str) -> String {
+    format!(
+        r#"{{"kind":"{kind}"{members},"payload":{{"number":{number},"customer":"4711","sent":0,"filler":"{FILLER}{FILLER}"}}}}"#
     )
 }
 

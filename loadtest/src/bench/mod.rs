@@ -16,10 +16,12 @@ use figures::{Failure, Figures};
 pub(crate) mod figures;
 pub(crate) mod forebay;
 pub(crate) mod http;
+mod limited;
 mod machine;
 pub(crate) mod meter;
 mod note;
 pub(crate) mod pace;
+mod priorities;
 mod ratios;
 mod render;
 mod scale;
@@ -121,6 +123,8 @@ enum Case {
     Floor,
     Forebay(BrokerKind),
     Dev,
+    Limited,
+    Priorities,
     Peer(&'static peers::Peer),
 }
 
@@ -135,6 +139,8 @@ impl Case {
             Self::Forebay(BrokerKind::Nats),
             Self::Forebay(BrokerKind::RabbitMq),
             Self::Dev,
+            Self::Limited,
+            Self::Priorities,
         ];
         all.extend(peers::ALL.iter().map(Self::Peer));
         all
@@ -150,6 +156,8 @@ impl Case {
             Self::Forebay(BrokerKind::Nats) => "forebay/nats".to_owned(),
             Self::Forebay(BrokerKind::RabbitMq) => "forebay/rabbitmq".to_owned(),
             Self::Dev => "forebay/dev".to_owned(),
+            Self::Limited => "forebay/limited".to_owned(),
+            Self::Priorities => "forebay/priorities".to_owned(),
             Self::Peer(peer) => format!("peers/{}", peer.name),
         }
     }
@@ -160,6 +168,8 @@ impl Case {
         match self {
             Self::Forebay(kind) => return forebay::measure(kind, pace, figures).await,
             Self::Dev => return forebay::dev(pace, figures).await.map(|()| Vec::new()),
+            Self::Limited => return limited::measure(pace, figures).await.map(|()| Vec::new()),
+            Self::Priorities => return priorities::measure(pace, figures).await.map(|()| Vec::new()),
             Self::Peer(peer) => return peers::measure(peer, pace, figures).await,
             _ => {}
         }

@@ -5,6 +5,7 @@ use forebay_testkit::broker::BrokerKind;
 use super::{
     figures::Figures,
     forebay::{SMALL, name, section},
+    limited,
 };
 use crate::{
     limits::{self, name as limit},
@@ -45,6 +46,14 @@ pub(super) fn of(figures: &Figures) -> Vec<Ratio> {
             "sustained bulk/s",
             30_000.0,
             "sustained, bulk, as far ahead as the worker has slots",
+        ),
+        look.limited(
+            [limited::name::WITH, limited::name::WITHOUT],
+            "10,000 tasks with a limit that is never reached",
+        ),
+        look.limited(
+            [limited::name::KEYS_WITH, limited::name::KEYS_WITHOUT],
+            "10,000 tasks with a limit by key that is never reached",
         ),
         look.latency("p50 ms", 1.5, "submit to start at 100/s, p50"),
         look.latency("p99 ms", 4.0, "submit to start at 100/s, p99"),
@@ -159,6 +168,12 @@ impl Look<'_> {
         let words = format!("{}/s, and 3 times any", grouped(rate));
         line.target = Some((words, own >= rate && three));
         Some(line)
+    }
+
+    fn limited(&self, [with, without]: [&str; 2], what: &'static str) -> Option<Ratio> {
+        let rate = |row| self.0.median(limited::SECTION, row, "per second");
+        let without = rate(without).map(|rate| ("the same tasks without it", rate));
+        Some(rates(what, rate(with)?, without, Some(0.9)))
     }
 
     fn latency(&self, column: &str, target: f64, what: &'static str) -> Option<Ratio> {

@@ -7,7 +7,7 @@ use forebay_testkit::broker::BrokerKind;
 
 use super::{
     figures::{Figures, Row, median},
-    forebay, ratios,
+    forebay, limited, priorities, ratios,
     ratios::grouped,
     scale,
 };
@@ -86,6 +86,16 @@ fn write_all(text: &mut String, figures: &Figures) -> std::fmt::Result {
             "Forebay at rest, and in one process",
             forebay::SMALL,
             &["MiB", "ms", "per second", "CPU µs"],
+        ),
+        (
+            "The same tasks with and without a limit, submit to outcome",
+            limited::SECTION,
+            &WORK,
+        ),
+        (
+            "Priorities: both lanes full throughout",
+            priorities::SECTION,
+            &priorities::COLUMNS,
         ),
         (
             "Many rows",

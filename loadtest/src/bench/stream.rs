@@ -37,6 +37,9 @@ const LINE_END: &[u8] = b"\r\n";
 /// Tasks in one chunk of the request.
 const CHUNK: u64 = 250;
 
+/// The task with a number, as a line without its end.
+pub(crate) type Line = fn(u64) -> String;
+
 /// How many gRPC streams there are at a time: as many as requests of NDJSON.
 const STREAMS: usize = 2;
 
@@ -109,10 +112,21 @@ impl Reins {
 /// Streams NDJSON over `connections` requests, as the reins allow. With `wait` it waits when it is ahead; otherwise it
 /// ends there.
 pub(crate) async fn ndjson(server: SocketAddr, connections: usize, reins: Reins, wait: bool) -> Result<Bulk> {
+    ndjson_of(server, connections, reins, wait, |number| task("echo", number, 0)).await
+}
+
+/// The same with tasks of one's own.
+pub(crate) async fn ndjson_of(
+    server: SocketAddr,
+    connections: usize,
+    reins: Reins,
+    wait: bool,
+    line: Line,
+) -> Result<Bulk> {
     on_own_thread(move || async move {
         let meter = Meter::start()?;
         let running: Vec<_> = (0..connections)
-            .map(|_| tokio::spawn(one_request(server, reins.clone(), wait)))
+            .map(|_| tokio::spawn(one_request(server, reins.clone(), wait, line)))
             .collect();
         total(running, meter).await
     })
@@ -135,16 +149,21 @@ async fn total(running: Vec<JoinHandle<Result<(u64, u64)>>>, meter: Meter) -> Re
     })
 }
 
-async fn one_request(server: SocketAddr, reins: Reins, wait: bool) -> Result<(u64, u64)> {
+async fn one_request(server: SocketAddr, reins: Reins, wait: bool, line: Line) -> Result<(u64, u64)> {
     let stream = TcpStream::connect(server).await.context("connect to the API")?;
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     // The writer lives until all is read: dropping it would hang up.
-    let (_writer, counts) = tokio::try_join!(write_lines(writer, reins, wait), read_lines(reader))?;
+    let (_writer, counts) = tokio::try_join!(write_lines(writer, reins, wait, line), read_lines(reader))?;
     Ok(counts)
 }
 
-async fn write_lines(mut writer: OwnedWriteHalf, reins: Reins, wait: bool) -> Result<OwnedWriteHalf> {
+async fn write_lines(
+    mut writer: OwnedWriteHalf,
+    reins: Reins,
+    wait: bool,
+    line: Line,
+) -> Result<OwnedWriteHalf> {
     let head = "POST /v1/tasks/batch HTTP/1.1\r\nhost: forebay\r\ncontent-type: application/x-ndjson\r\n\
                 transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     writer.write_all(head.as_bytes()).await?;
@@ -152,7 +171,7 @@ async fn write_lines(mut writer: OwnedWriteHalf, reins: Reins, wait: bool) -> Re
     while let Some(numbers) = reins.take(wait).await {
         lines.clear();
         for number in numbers {
-            lines.push_str(&task("echo", number, 0));
+            lines.push_str(&line(number));
             lines.push('\n');
         }
         let framed = format!("{:x}\r\n{lines}\r\n", lines.len());

@@ -175,7 +175,11 @@ class Blocking:
         self._client = forebay.AsyncClient(url, **options)
 
     def __getattr__(self, name):
-        method = getattr(self._client, name)
+        return self._blocking(getattr(self._client, name))
+
+    def _blocking(self, method):
+        if not callable(method):
+            return _Part(self, method)
 
         def call(*arguments, **options):
             result = method(*arguments, **options)
@@ -201,6 +205,16 @@ class Blocking:
     def __exit__(self, *_):
         self._loop.run_until_complete(self._client.close())
         self._loop.close()
+
+
+class _Part:
+    """What belongs to a client, its queues for one, used in the same way."""
+
+    def __init__(self, client, part):
+        self._client, self._part = client, part
+
+    def __getattr__(self, name):
+        return self._client._blocking(getattr(self._part, name))
 
 
 class Call:

@@ -125,6 +125,16 @@ def test_a_fault_in_the_iterator_of_many_is_raised(client, queue):
     assert list(client.submit_many([])) == []
 
 
+def test_one_of_many_that_no_stream_can_carry_does_not_take_others_with_it(client, queue):
+    """A server would end the stream, and leave it open what became of those before."""
+    new = [NewTask("echo", payload, queue=queue, delay=3600) for payload in ("first", "x" * 300_000, "x" * 5_000_000)]
+    results = client.submit_many(new)
+    assert next(iter(results)).error is None
+    assert next(iter(results)).error.code == "payload_too_large"
+    with pytest.raises(ValueError, match="task 2 has 50000.. bytes, of which 4194304 can be sent"):
+        next(iter(results))
+
+
 def test_many_may_be_left_in_the_middle(client, queue):
     def endless():
         while True:
@@ -164,11 +174,44 @@ def test_mistakes_are_told_by_field(client):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"payload": {1, 2}}, {"payload": float("nan")}, {"tags": "one"}, {"delay": -1}, {"run_at": datetime(2030, 1, 1)}]
+    "wrong, said",
+    [
+        ({"payload": {1, 2}}, "type set is not JSON"),
+        ({"payload": float("nan")}, "not JSON"),
+        ({"tags": "one"}, "tags must be several"),
+        ({"tags": [1]}, "tags must be of the type str, and not int"),
+        ({"delay": -1}, "delay must not be negative"),
+        ({"delay": "5m"}, "delay must be a number of seconds"),
+        ({"delay": float("inf")}, "delay must be a number of seconds that has an end"),
+        ({"timeout": 1e15}, "timeout must be a number of seconds that has an end"),
+        ({"run_at": datetime(2030, 1, 1)}, "run_at must have a time zone"),
+        ({"run_at": "2030-01-01T00:00:00Z"}, "run_at must be a datetime"),
+        ({"max_attempts": "3"}, "max_attempts must be a whole number"),
+        ({"max_attempts": 2**40}, "max_attempts is out of range"),
+        ({"idempotency_key": ""}, "idempotency_key must not be empty"),
+        ({"limit_key": ""}, "limit_key must not be empty"),
+        ({"queue": 5}, "queue must be of the type str, and not int"),
+        ({"retry": {"base": 1}}, "retry must be of the type Retry, and not dict"),
+        ({"retry": forebay.Retry(delays=["1s"])}, "delays must be a number of seconds"),
+        ({"unique": True}, "unique must be of the type Unique, and not bool"),
+        ({"after": "one"}, "after must be several"),
+        ({"after": [1]}, "a task or its id is needed, and not int"),
+        ({"notify": "one"}, "notify must be several"),
+        ({"heartbeat_timeout": -1}, "heartbeat_timeout must not be negative"),
+        ({"expires_at": datetime(2030, 1, 1)}, "expires_at must have a time zone"),
+    ],
 )
-def test_what_no_server_need_be_asked_is_refused_here(client, wrong):
-    with pytest.raises((TypeError, ValueError)):
+def test_what_no_server_need_be_asked_is_refused_here(client, wrong, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         client.submit("echo", **wrong)
+
+
+def test_many_may_come_from_anything_that_gives_them(client):
+    task = client.submit("echo", tags=(tag for tag in ("a", "b")))
+    assert client.get(task).tags == ("a", "b")
+
+
+def test_what_else_can_not_be_meant_is_refused_here(client):
     with pytest.raises(ValueError, match="either"):
         client.submit("echo", run_at=datetime.now(timezone.utc), delay=1)
 

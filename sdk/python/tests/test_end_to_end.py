@@ -115,6 +115,33 @@ def test_a_cancellation_and_a_timeout_reach_the_handler(client, worker, queue):
     assert reasons == ["cancelled", "timed_out"] * 2
 
 
+def test_an_attempt_that_says_nothing_is_ended_and_one_that_does_is_not(client, worker, queue):
+    reasons = []
+
+    @worker.task("quiet", heartbeat_timeout=1, max_attempts=1)
+    def quiet(payload, context):
+        try:
+            context.sleep(30)
+        finally:
+            reasons.append((context.cancel_reason, context.heartbeat_timeout))
+
+    @worker.task("alive", heartbeat_timeout=1, max_attempts=1)
+    def alive(payload, context):
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            context.sleep(0.1)
+            context.heartbeat()
+        return "done"
+
+    with Running(worker):
+        silent, speaking = client.submit("quiet", queue=queue), client.submit("alive", queue=queue)
+        ended = client.wait(silent, timeout=30)
+        assert (ended.state, ended.error.outcome) == (TaskState.FAILED, "timed_out")
+        assert "heartbeat timeout" in ended.error.message
+        assert client.wait(speaking, timeout=30).result == "done"
+        eventually(lambda: reasons == [("timed_out", 1.0)], "the handler was told")
+
+
 def test_many_tasks_are_each_run_once_and_never_more_than_allowed(client, worker, queue):
     lock = threading.Lock()
     ran, running, most = [], {"thread": 0, "loop": 0}, {"thread": 0, "loop": 0}

@@ -76,6 +76,9 @@ def test_what_no_server_of_ours_has_said_is_told_apart():
     assert isinstance(slow, TimeoutError)
     other = raised(grpc.StatusCode.PERMISSION_DENIED, "")
     assert (type(other), other.code, str(other)) == (forebay.ApiError, "permission_denied", "permission_denied (permission_denied)")
+    stranger = raised(grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404", raw=b"")
+    assert (type(stranger), stranger.code) == (forebay.ApiError, "unimplemented")
+    assert stranger.detail.startswith("host:1 has no gRPC API of Forebay, whose port is 50051")
 
 
 def test_each_code_is_raised_alike_by_calls_and_within_streams():

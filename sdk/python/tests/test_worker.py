@@ -8,6 +8,7 @@ import time
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 
 import forebay
 from forebay._context import current
@@ -345,6 +346,82 @@ def test_progress_is_told_while_a_task_runs_even_with_a_blocked_loop(scripted):
         call.finish()
     assert (progress.fraction, progress.message) == (0.5, "half")
     assert (progress.id.task_id, progress.id.fence) == ("a", 1)
+
+
+def test_a_handler_that_says_nothing_else_says_that_it_is_alive(scripted):
+    worker = worker_for(scripted)
+    release = threading.Event()
+    settings = {}
+
+    @worker.task("quiet", heartbeat_timeout=1.5)
+    def quiet(payload, context):
+        settings[context.task_id] = context.heartbeat_timeout
+        for _ in range(1_000):
+            context.heartbeat()
+        release.wait(30)
+
+    with Running(worker):
+        call, hello = scripted.welcomed(heartbeat=60)
+        call.start("a", "quiet", heartbeat_timeout=duration_pb2.Duration(seconds=2))
+        call.start("b", "quiet", fence=3)
+        named = set()
+        while len(named) < 2:
+            named |= {(each.task_id, each.fence) for each in call.next("heartbeat").alive}
+        release.set()
+        for _ in range(2):
+            call.finish()
+    assert named == {("a", 1), ("b", 3)}
+    assert call.count("heartbeat") < 10, "each is sent by itself"
+    assert settings == {"a": 2.0, "b": None}
+    assert hello.kinds[0].heartbeat_timeout.ToTimedelta().total_seconds() == 1.5
+    forebay.Context().heartbeat()
+
+
+def test_what_has_little_time_to_be_heard_is_heard_in_time(scripted):
+    """A short heartbeat timeout makes what is said wait for less than half a second."""
+    worker, heard = forebay.Worker(scripted.url), threading.Event()
+
+    @worker.task("speaks", heartbeat_timeout=0.2)
+    def speaks(payload, context):
+        while not heard.is_set():
+            context.heartbeat()
+            context.sleep(0.01)
+
+    with Running(worker):
+        call, _ = scripted.welcomed(heartbeat=60)
+        call.start("a", "speaks", heartbeat_timeout=duration_pb2.Duration(nanos=200_000_000))
+        call.next("heartbeat")
+        began = time.monotonic()
+        for _ in range(20):
+            call.next("heartbeat")
+        took = time.monotonic() - began
+        heard.set()
+        assert call.finish()[:2] == ("a", "succeeded")
+    assert took < 5, f"20 words took {took:.1f} s, and would take 10 where each waits for half a second"
+
+
+def test_who_waits_for_a_place_is_not_timed_out_for_its_silence(scripted):
+    worker, release = forebay.Worker(scripted.url, concurrency=1), threading.Event()
+
+    @worker.task("holds")
+    def holds(payload, context):
+        assert release.wait(30)
+
+    @worker.task("speaks", heartbeat_timeout=1)
+    def speaks(payload, context):
+        raise AssertionError("there is no place for it")
+
+    with Running(worker):
+        call, _ = scripted.welcomed(heartbeat=60)
+        call.start("a", "holds")
+        # A server that counts otherwise: what runs on another stream, say.
+        call.start("b", "speaks", heartbeat_timeout=duration_pb2.Duration(seconds=1))
+        began = time.monotonic()
+        assert call.finish()[:2] == ("b", "snoozed")
+        took = time.monotonic() - began
+        release.set()
+        assert call.finish()[:2] == ("a", "succeeded")
+    assert took < 3, f"it waited for {took:.1f} s"
 
 
 def test_progress_of_nan_is_a_mistake():

@@ -1,29 +1,41 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { create } from "@bufbuild/protobuf";
 import type { DescMessage, DescMethodUnary, MessageShape } from "@bufbuild/protobuf";
 
 import {
   CancelTaskRequestSchema,
+  ExplainTaskRequestSchema,
   GetTaskRequestSchema,
   RetryTaskRequestSchema,
   TaskService,
 } from "./gen/forebay/v1/task_pb.js";
 import type { Task as TaskMessage } from "./gen/forebay/v1/task_pb.js";
+import type { Again } from "./again.js";
 import { ATTEMPTS_MAX, BEGUN_WITHIN_MS, RetryBudget, pauseAfter, sleep } from "./backoff.js";
-import { listing, submission, taskOf } from "./convert.js";
+import { explanationOf, idOf, listing, submission, taskOf } from "./convert.js";
 import { milliseconds } from "./duration.js";
 import type { Duration } from "./duration.js";
 import { ApiError, WaitTimeoutError } from "./errors.js";
 import { isTransient, isUntouched, ownError } from "./failure.js";
 import type { JsonValue } from "./json.js";
 import { isFinal } from "./model.js";
-import type { NewTask, SubmitResult, Task, TaskChange, TaskFilter, TaskOptions, TaskPage } from "./model.js";
+import type {
+  Explanation,
+  NewTask,
+  SubmitResult,
+  Task,
+  TaskChange,
+  TaskFilter,
+  TaskOptions,
+  TaskOrId,
+  TaskPage,
+} from "./model.js";
 import type { CallOptions, ConnectOptions } from "./options.js";
 import { Channel, defaultUrl } from "./rpc.js";
+import { limitsOf, queuesOf, schedulesOf } from "./service-calls.js";
+import type { Limits, Queues, Schedules } from "./services.js";
 import { submitMany } from "./submit-many.js";
 import { watch } from "./watch.js";
-
-/** A task, or its id. */
-export type TaskOrId = string | { readonly id: string };
 
 /** How a client calls its server. */
 export interface ClientOptions extends ConnectOptions {
@@ -74,6 +86,12 @@ const NO_PLACE = "overloaded";
  * reason; what the server refuses, it rejects with an {@link ApiError}.
  */
 export class Client {
+  /** The server's queues. */
+  readonly queues: Queues;
+  /** The server's schedules. */
+  readonly schedules: Schedules;
+  /** The server's limits. */
+  readonly limits: Limits;
   readonly #channel: Channel;
   readonly #budget = new RetryBudget();
   readonly #callTimeoutMs: number;
@@ -88,6 +106,10 @@ export class Client {
   constructor(url: string = defaultUrl(), options: ClientOptions = {}) {
     this.#channel = new Channel(url, options);
     this.#callTimeoutMs = milliseconds(options.callTimeout ?? CALL_TIMEOUT_MS, "callTimeout");
+    const again: Again = (method, request, callOptions, isHarmless) => this.#again(method, request, callOptions, isHarmless);
+    this.queues = queuesOf(again);
+    this.schedules = schedulesOf(again);
+    this.limits = limitsOf(again);
   }
 
   /**
@@ -128,16 +150,19 @@ export class Client {
    */
   async get<Result = JsonValue>(task: TaskOrId, options: CallOptions = {}): Promise<Task<Result>> {
     const request = create(GetTaskRequestSchema, { id: idOf(task) });
-    const giveUpAt = performance.now() + RECORDED_WITHIN_MS;
-    for (;;) {
-      try {
-        const answer = await this.#again(TaskService.method.getTask, request, options, isReadAgain);
-        return told<Result>(answer.task);
-      } catch (error) {
-        if (!isUnrecorded(error) || performance.now() > giveUpAt) throw error;
-      }
-      await sleep(LOOK_MS, options.signal);
-    }
+    return told<Result>((await this.#recorded(TaskService.method.getTask, request, options)).task);
+  }
+
+  /**
+   * Says why a task is where it is: the one thing that it waits for.
+   *
+   * @throws NotFoundError where there is none of this id.
+   */
+  async explain(task: TaskOrId, options: CallOptions = {}): Promise<Explanation> {
+    const request = create(ExplainTaskRequestSchema, { id: idOf(task) });
+    const { explanation } = await this.#recorded(TaskService.method.explainTask, request, options);
+    if (explanation === undefined) throw ownError("INTERNAL", "the server answered without the explanation");
+    return explanationOf(explanation);
   }
 
   /**
@@ -148,7 +173,7 @@ export class Client {
    */
   async wait<Result = JsonValue>(task: TaskOrId, options: WaitOptions = {}): Promise<Task<Result>> {
     const id = idOf(task);
-    if (options.timeout === undefined) return await this.#waitFor<Result>(id, options);
+    if (options.timeout == null) return await this.#waitFor<Result>(id, options);
     const timeoutMs = milliseconds(options.timeout, "timeout");
     const timer = AbortSignal.timeout(timeoutMs);
     const signal = options.signal === undefined ? timer : AbortSignal.any([options.signal, timer]);
@@ -238,6 +263,23 @@ export class Client {
     }
   }
 
+  /** Reads what belongs to a task. One that was just submitted may not be recorded yet: that is waited for. */
+  async #recorded<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageShape<I>,
+    options: CallOptions,
+  ): Promise<MessageShape<O>> {
+    const giveUpAt = performance.now() + RECORDED_WITHIN_MS;
+    for (;;) {
+      try {
+        return await this.#again(method, request, options, isReadAgain);
+      } catch (error) {
+        if (!isUnrecorded(error) || performance.now() > giveUpAt) throw error;
+      }
+      await sleep(LOOK_MS, options.signal);
+    }
+  }
+
   /** Makes a call until it succeeds, or fails in a way that another attempt does not help or might do harm. */
   async #again<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
@@ -259,10 +301,6 @@ export class Client {
       }
     }
   }
-}
-
-function idOf(task: TaskOrId): string {
-  return typeof task === "string" ? task : task.id;
 }
 
 function isUnrecorded(error: unknown): boolean {

@@ -22,6 +22,8 @@ export interface TaskContext {
   readonly timeout: number;
   /** When that is over. */
   readonly deadline: Date;
+  /** After how many milliseconds without a word the attempt is ended; `undefined` where it need say nothing. */
+  readonly heartbeatTimeout: number | undefined;
   /** The W3C trace context to go on with. */
   readonly traceparent: string | undefined;
   /**
@@ -36,6 +38,12 @@ export interface TaskContext {
    * @param message - What it is at, for people; cut to 256 bytes.
    */
   readonly progress: (fraction: number, message?: string) => void;
+  /**
+   * Says that the attempt is alive, where it has a `heartbeatTimeout`: progress and log lines say so, too. Call it as often as
+   * you like, and at least three times within that timeout. What is said is gathered for 200 ms, or for a quarter of that
+   * timeout where that is less.
+   */
+  readonly heartbeat: () => void;
   /** Logs a line, or several. The tail of 8 KiB is kept with the task. */
   readonly log: (text: string) => void;
 }

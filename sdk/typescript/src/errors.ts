@@ -86,12 +86,12 @@ export class InvalidRequestError extends ApiError {
   override readonly name = "InvalidRequestError";
 }
 
-/** There is no such task or queue. */
+/** There is no such task, queue, schedule or limit. */
 export class NotFoundError extends ApiError {
   override readonly name = "NotFoundError";
 }
 
-/** The task's `state` does not allow this. */
+/** The task's `state` does not allow this; or, where the code is `unique_conflict`, there is a task that the new one may not stand beside. */
 export class ConflictError extends ApiError {
   override readonly name = "ConflictError";
 }

@@ -36,6 +36,9 @@ const CLASSES: Readonly<Partial<Record<StatusName, ErrorClass>>> = {
   DEADLINE_EXCEEDED: RequestTimeoutError,
 };
 
+/** Codes that a program may want to tell apart from others of the same status. */
+const APART: Readonly<Partial<Record<string, ErrorClass>>> = { unique_conflict: ConflictError };
+
 /** The codes of Forebay's table that a `Problem`, which carries no status, is told with. */
 const STATUS_BY_CODE: Readonly<Record<string, StatusName>> = {
   backlog_full: "RESOURCE_EXHAUSTED",
@@ -46,11 +49,12 @@ const STATUS_BY_CODE: Readonly<Record<string, StatusName>> = {
   overloaded: "UNAVAILABLE",
   shutting_down: "UNAVAILABLE",
   store_unavailable: "UNAVAILABLE",
+  unique_conflict: "ALREADY_EXISTS",
 };
 
 /** Makes the error of the class that fits its status. */
 export function errorOf(detail: string, facts: ErrorFacts): ApiError {
-  return new (CLASSES[facts.status] ?? ApiError)(detail, facts);
+  return new (APART[facts.code] ?? CLASSES[facts.status] ?? ApiError)(detail, facts);
 }
 
 /** An error that this side found out by itself. */
@@ -73,8 +77,24 @@ export function errorOfCall(error: ServiceError): ApiError {
     const fields = unpack(detail, BadRequestSchema)?.fieldViolations;
     if (fields !== undefined) facts.violations = fields.map(violationOf);
   }
-  return errorOf(error.details || `the server answered ${status}`, facts);
+  // What is in it was read. Where the error is printed, it is a page of bytes.
+  Object.defineProperty(error, "metadata", { enumerable: false });
+  return errorOf(inWords(error.details, facts), facts);
 }
+
+function inWords(detail: string, { code, status }: ErrorFacts): string {
+  switch (code) {
+    case "not_connected":
+      return detail.replace(/^No connection established\. Last error: (?:Error: )?/, "cannot connect: ").replace(NO_NOTE, "");
+    case "unimplemented":
+      return `there is no gRPC API of Forebay, whose port is 50051 unless set otherwise: ${detail}`;
+    default:
+      return detail || `the server answered ${status}`;
+  }
+}
+
+/** How the transport ends when it has no more to say. */
+const NO_NOTE = /\.? Resolution note: $/;
 
 /** The error that is told of one of many. */
 export function errorOfProblem(problem: Problem): ApiError {

@@ -9,7 +9,6 @@ export type {
   ListOptions,
   ListPageOptions,
   SubmitOptions,
-  TaskOrId,
   WaitOptions,
   WatchOptions,
 } from "./client.js";
@@ -33,20 +32,37 @@ export type { Logger } from "./logger.js";
 export { isFinal } from "./model.js";
 export type {
   AttemptError,
+  Explanation,
+  Hold,
+  Limit,
+  NewLimit,
+  NewSchedule,
   NewTask,
+  OnConflict,
+  OnDependencyFailure,
+  Overlap,
   Priority,
+  Queue,
+  Rate,
+  Retry,
+  Schedule,
+  ScheduledTask,
   SubmitResult,
   Task,
   TaskChange,
   TaskFilter,
   TaskOptions,
+  TaskOrId,
   TaskPage,
   TaskProgress,
   TaskState,
+  TaskUnique,
+  Unique,
 } from "./model.js";
 export type { CallOptions, ConnectOptions, TlsOptions } from "./options.js";
 export { Permanent, RetryAfter, Snooze, TaskStopped } from "./outcomes.js";
 export type { StopReason } from "./outcomes.js";
+export type { Limits, PagesOptions, Queues, ScheduleOptions, Schedules } from "./services.js";
 export { VERSION } from "./version.js";
 export { Worker } from "./worker.js";
 export type { RunOptions, TaskSettings, WorkerOptions } from "./worker.js";

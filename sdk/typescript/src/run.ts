@@ -29,6 +29,7 @@ export class Run {
   /** Logged and not sent. */
   #log = "";
   #progress: { readonly fraction: number; readonly message: string } | undefined;
+  #alive = false;
 
   /** `changed` is called when there is something to send. */
   constructor(start: Start, id: StartId, changed: () => void) {
@@ -46,11 +47,16 @@ export class Run {
       timeout,
       // By this machine's clock, which need not agree with the server's.
       deadline: new Date(Date.now() + timeout),
+      heartbeatTimeout: start.heartbeatTimeout && durationOf(start.heartbeatTimeout),
       traceparent: start.traceparent || undefined,
       signal: this.#stop.signal,
       progress: (fraction, message = "") => {
         const clamped = Math.min(Math.max(Number.isNaN(fraction) ? 0 : fraction, 0), 1);
         this.#progress = { fraction: clamped, message: headOf(message, PROGRESS_BYTES_MAX) };
+        changed();
+      },
+      heartbeat: () => {
+        this.#alive = true;
         changed();
       },
       log: (text) => {
@@ -93,6 +99,13 @@ export class Run {
     const progress = this.#progress;
     this.#progress = undefined;
     return progress;
+  }
+
+  /** Whether it has said that it is alive since the last time. */
+  takeAlive(): boolean {
+    const alive = this.#alive;
+    this.#alive = false;
+    return alive;
   }
 
   #failed(error: unknown): Outcome {

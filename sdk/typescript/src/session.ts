@@ -16,6 +16,7 @@ import type {
 import type { Handler } from "./context.js";
 import { durationOf } from "./duration.js";
 import { ownError } from "./failure.js";
+import { PLACE_WITHIN_MS } from "./gate.js";
 import type { Gate } from "./gate.js";
 import type { ConnectOptions } from "./options.js";
 import type { StopReason } from "./outcomes.js";
@@ -52,8 +53,10 @@ export type Ending =
 /** The server may take twice ten seconds, for the Hello and to make the worker known. */
 const WELCOME_WITHIN_MS = 30_000;
 const HEARTBEAT_MS = 5_000;
-/** How long what is logged, and how far tasks are, may wait to be sent. */
+/** How long what tasks tell of themselves may wait to be sent, */
 const FLUSH_MS = 200;
+/** and this part of a heartbeat timeout, where that is sooner: handlers speak three times. */
+const FLUSHES_OF_TIMEOUT = 4;
 /** How long handlers may take to end once they were told to because the worker ends. */
 const RELEASE_MS = 1_000;
 /** How long the server may take at least to end the stream once there is nothing left to say. */
@@ -84,13 +87,15 @@ export class Session {
   readonly #changed = new Set<Run>();
   readonly #timers = new Set<NodeJS.Timeout>();
   #welcomedAt: number | undefined;
-  #flushing = false;
+  /** When what is told of is sent; never where nothing is. */
+  #flushAt = Number.POSITIVE_INFINITY;
   #draining = false;
   /** Until when there is time to finish what runs, once it drains. */
   #drainBy = 0;
   /** Whether that time is over: nothing is begun any more. */
   #released = false;
   #closing: NodeJS.Timeout | undefined;
+  #flushing: NodeJS.Timeout | undefined;
   #isOver = false;
   #tellEnding: (ending: Ending) => void = () => {};
   #tellOver: () => void = () => {};
@@ -191,13 +196,15 @@ export class Session {
 
   /** Never rejects: what a handler throws is its task's outcome. */
   async #execute(run: Run): Promise<void> {
-    const { kind, signal } = run.context;
+    const { kind, signal, heartbeatTimeout = Number.POSITIVE_INFINITY } = run.context;
     const registered = this.#host.handlers.get(kind);
     if (registered === undefined) {
       const message = `this worker has no handler for ${kind}`;
       return this.#finish(run, { case: "failed", value: { message, permanent: false } });
     }
-    const leave = await this.#host.gate.enter(kind, registered.concurrency, signal);
+    // While it waits it says nothing.
+    const withinMs = Math.min(PLACE_WITHIN_MS, heartbeatTimeout / 2);
+    const leave = await this.#host.gate.enter(kind, registered.concurrency, signal, withinMs);
     if (leave === undefined) {
       return this.#finish(run, signal.aborted ? run.unfinished() : snoozed(NO_PLACE_DELAY_MS));
     }
@@ -225,25 +232,38 @@ export class Session {
   #note(run: Run): void {
     if (this.#runs.get(keyOf(run.id)) !== run) return;
     this.#changed.add(run);
-    if (this.#flushing) return;
-    this.#flushing = true;
-    this.#after(FLUSH_MS, () => this.#flush());
+    const { heartbeatTimeout = Number.POSITIVE_INFINITY } = run.context;
+    const waitMs = Math.min(FLUSH_MS, heartbeatTimeout / FLUSHES_OF_TIMEOUT);
+    if (performance.now() + waitMs < this.#flushAt) this.#flushIn(waitMs);
+  }
+
+  #flushIn(waitMs: number): void {
+    clearTimeout(this.#flushing);
+    this.#flushAt = performance.now() + waitMs;
+    this.#flushing = setTimeout(() => this.#flush(), waitMs);
   }
 
   #flush(): void {
     // What is not read by the server is not heaped up here, either: of a log its tail is kept, of progress the latest.
-    if (this.#call.writableNeedDrain) return this.#after(FLUSH_MS, () => this.#flush());
-    this.#flushing = false;
-    for (const run of [...this.#changed]) this.#tell(run);
+    if (this.#call.writableNeedDrain) return this.#flushIn(FLUSH_MS);
+    this.#flushAt = Number.POSITIVE_INFINITY;
+    // Those of which there is no more to say are told of together.
+    const silent = [...this.#changed].filter((run) => {
+      const alive = run.takeAlive();
+      return !this.#tell(run) && alive;
+    });
+    const alive = silent.map(({ id }) => id);
+    if (alive.length > 0) this.#say({ case: "heartbeat", value: { alive } });
   }
 
-  /** Sends what was logged, and how far the task is. */
-  #tell(run: Run): void {
+  /** Sends what was logged, and how far the task is. Tells whether there was anything. */
+  #tell(run: Run): boolean {
     this.#changed.delete(run);
     const lines = run.takeLog();
     if (lines.length > 0) this.#say({ case: "logLines", value: { id: run.id, lines } });
     const progress = run.takeProgress();
     if (progress !== undefined) this.#say({ case: "progress", value: { id: run.id, ...progress } });
+    return lines.length > 0 || progress !== undefined;
   }
 
   /** Where nothing is left to say, the server ends the stream, or in time this side does. */
@@ -265,6 +285,7 @@ export class Session {
     if (this.#isOver) return;
     this.#isOver = true;
     clearTimeout(this.#closing);
+    clearTimeout(this.#flushing);
     for (const timer of this.#timers) clearTimeout(timer);
     const lost = [...this.#runs.values()];
     this.#runs.clear();

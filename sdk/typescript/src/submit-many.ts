@@ -17,6 +17,9 @@ import { unlessAborted, untilAborted } from "./waiting.js";
 /** How many are under way at most: read from the input, and not answered. */
 const WINDOW = 1_000;
 
+/** A server ends the stream on which a message of more than 4 MiB comes, with all that is on it. */
+const PAYLOAD_BYTES_MAX = 4_000_000;
+
 interface Item {
   readonly index: number;
   readonly request: SubmitTaskRequest;
@@ -104,6 +107,10 @@ class Source {
       return undefined;
     }
     const item = { index: this.#index, request: submission(next.value) };
+    const size = item.request.payload.length;
+    if (size > PAYLOAD_BYTES_MAX) {
+      throw new RangeError(`task ${item.index} has a payload of ${size} bytes, of which ${PAYLOAD_BYTES_MAX} can be sent`);
+    }
     this.#index += 1;
     return item;
   }

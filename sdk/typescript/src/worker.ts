@@ -4,9 +4,11 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 
 import type { KindSettingsSchema } from "./gen/forebay/v1/worker_pb.js";
 import type { Handler } from "./context.js";
-import { durationMessage, milliseconds } from "./duration.js";
+import { span } from "./convert.js";
+import { milliseconds } from "./duration.js";
 import type { Duration } from "./duration.js";
 import { Gate } from "./gate.js";
+import { texts } from "./input.js";
 import type { JsonValue } from "./json.js";
 import { silent } from "./logger.js";
 import type { Logger } from "./logger.js";
@@ -38,6 +40,8 @@ export interface TaskSettings {
   readonly maxAttempts?: number | undefined;
   /** How many run at once in this worker; as many as it runs at all unless said. */
   readonly concurrency?: number | undefined;
+  /** An attempt that says nothing for so long is ended: see {@link TaskContext.heartbeat}. It need say nothing unless said. */
+  readonly heartbeatTimeout?: Duration | undefined;
 }
 
 /** How to run a worker. */
@@ -111,12 +115,13 @@ export class Worker {
     if (typeof handler !== "function") throw new TypeError(`the handler of ${kind} is no function`);
     if (this.#handlers.has(kind)) throw new Error(`the kind ${kind} has two handlers`);
     if (this.#supervisor !== undefined) throw new Error("the worker runs already: add handlers before");
-    const { timeout, maxAttempts, concurrency } = settings;
+    const { timeout, maxAttempts, concurrency, heartbeatTimeout } = settings;
     this.#kinds.push({
       kind,
-      ...(timeout === undefined ? {} : { timeout: durationMessage(milliseconds(timeout, "timeout")) }),
-      ...(maxAttempts === undefined ? {} : { maxAttempts: count(maxAttempts, "maxAttempts") }),
-      ...(concurrency === undefined ? {} : { concurrency: count(concurrency, "concurrency") }),
+      ...span("timeout", timeout),
+      ...span("heartbeatTimeout", heartbeatTimeout),
+      ...(maxAttempts == null ? {} : { maxAttempts: count(maxAttempts, "maxAttempts") }),
+      ...(concurrency == null ? {} : { concurrency: count(concurrency, "concurrency") }),
     });
     // What a payload is, is agreed between who submits and who handles.
     this.#handlers.set(kind, { handler: handler as Handler, concurrency: concurrency ?? this.#concurrency });
@@ -171,7 +176,7 @@ export class Worker {
       gate: new Gate(this.#concurrency),
       hello: {
         name: name ?? `${hostname()}:${process.pid}`,
-        queues: [...(queues ?? [])],
+        queues: texts(queues, "queues"),
         kinds: this.#kinds,
         slots: this.#concurrency,
         sdk: `forebay-typescript/${VERSION}`,

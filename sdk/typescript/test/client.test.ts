@@ -11,7 +11,7 @@ import {
   WaitTimeoutError,
   isFinal,
 } from "@forebay/client";
-import type { NewTask, Task } from "@forebay/client";
+import type { NewSchedule, NewTask, SubmitOptions, Task } from "@forebay/client";
 import { Server } from "./server.js";
 import { collect, until } from "./waiting.js";
 
@@ -75,6 +75,43 @@ test("a request at fault names each field", async () => {
     assert.equal(error.retryAfter, undefined);
     return true;
   });
+});
+
+test("what no server need be asked is refused here", async () => {
+  const cases: [options: Record<string, unknown>, said: RegExp][] = [
+    [{ tags: "one" }, /^TypeError: tags must be an array/],
+    [{ tags: [1] }, /^TypeError: tags must be an array of strings: 1/],
+    [{ notify: "one" }, /^TypeError: notify must be an array/],
+    [{ after: "one" }, /^TypeError: after must be an array/],
+    [{ after: [1] }, /^TypeError: a task, or its id, must be an object: 1/],
+    [{ after: [{}] }, /^TypeError: a task has an id/],
+    [{ queue: 5 }, /^TypeError: queue must be a string: 5/],
+    [{ limitKey: "" }, /^RangeError: limitKey must not be empty/],
+    [{ idempotencyKey: "" }, /^RangeError: idempotencyKey must not be empty/],
+    [{ maxAttempts: 1.5 }, /^RangeError: maxAttempts: 1.5 is no whole number/],
+    [{ maxAttempts: 2 ** 40 }, /^RangeError: maxAttempts: 1099511627776 is no whole number from 0 to 2147483647/],
+    [{ maxAttempts: "3" }, /^RangeError: maxAttempts: 3 is no whole number/],
+    [{ runAt: "2030-01-01T00:00:00Z" }, /^TypeError: runAt must be a Date: 2030/],
+    [{ expiresAt: new Date(Number.NaN) }, /^RangeError: expiresAt: an invalid Date/],
+    [{ delay: "5 minutes" }, /^RangeError: delay: 5 minutes is no duration/],
+    [{ retry: 3 }, /^TypeError: retry must be an object: 3/],
+    [{ unique: true }, /^TypeError: unique must be an object: true/],
+  ];
+  for (const [options, said] of cases) await assert.rejects(client.submit("echo", 1, options as SubmitOptions), said);
+  await assert.rejects(client.get(undefined as unknown as string), /^TypeError: a task, or its id, must be an object/);
+  await assert.rejects(collect(client.list({ state: "nope" as "queued" })), /^TypeError: state: nope is none/);
+  await assert.rejects(collect(client.list({ pageSize: -1 })), /^RangeError: pageSize: -1 is no whole number/);
+  await assert.rejects(client.limits.put("x", { concurrency: -1 }), /^RangeError: concurrency: -1 is no whole number/);
+  const schedule = { cron: "* * * * *" } as NewSchedule;
+  await assert.rejects(client.schedules.put("x", schedule), /^TypeError: task must be an object: undefined/);
+});
+
+test("one of many that no stream can carry does not take others with it", async () => {
+  const payloads = ["first", "x".repeat(300_000), "x".repeat(5_000_000)];
+  const results = client.submitMany(payloads.map((payload) => ({ kind: "echo", payload })));
+  assert.equal((await results.next()).value?.error, undefined);
+  assert.equal((await results.next()).value?.error?.code, "payload_too_large");
+  await assert.rejects(results.next(), /^RangeError: task 2 has a payload of 5000002 bytes, of which 4000000 can be sent/);
 });
 
 test("what is not there is not found", async () => {

@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
 import type { TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 import { Client, InvalidRequestError, Permanent, RetryAfter, Snooze, TaskStopped, Worker } from "@forebay/client";
@@ -139,6 +140,35 @@ test("an attempt that takes too long is told to stop, and counts as failed", asy
   const stopped = await reason.promise;
   assert.ok(stopped instanceof TaskStopped);
   assert.equal(stopped.reason, "timed_out");
+});
+
+test("an attempt that says nothing is ended, and one that says that it is alive is not", async (t) => {
+  const queue = newQueue();
+  const [reason, timeout] = [new Deferred<unknown>(), { heartbeatTimeout: "1s", maxAttempts: 1 } as const];
+  const worker = workerOf(queue)
+    .task("quiet", timeout, async (_, { signal }) => {
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      reason.resolve(signal.reason);
+      signal.throwIfAborted();
+    })
+    .task("alive", timeout, async (_, { heartbeat, signal }) => {
+      for (let n = 0; n < 30; n += 1) {
+        heartbeat();
+        await sleep(100, undefined, { signal });
+      }
+      return "done";
+    });
+  void running(t, worker);
+  const [quiet, alive] = await Promise.all(["quiet", "alive"].map((kind) => client.submit(kind, null, { queue })));
+  assert.ok(quiet !== undefined && alive !== undefined);
+  const ended = await client.wait(quiet, WAIT);
+  assert.deepEqual([ended.state, ended.error?.outcome], ["failed", "timed_out"]);
+  assert.equal(ended.error?.message, "heartbeat timeout: the attempt said nothing for 1 s");
+  const stopped = await reason.promise;
+  assert.ok(stopped instanceof TaskStopped);
+  assert.equal(stopped.reason, "timed_out");
+  const done = await client.wait(alive, WAIT);
+  assert.deepEqual([done.state, done.result, done.errors], ["succeeded", "done", []]);
 });
 
 test("many tasks run, and never more at once than there are places", async (t) => {

@@ -40,6 +40,7 @@ export interface StartFacts {
   readonly attempt?: number;
   readonly maxAttempts?: number;
   readonly timeout?: { readonly seconds: bigint };
+  readonly heartbeatTimeout?: { readonly seconds: bigint; readonly nanos: number };
   readonly traceparent?: string;
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { inspect } from "node:util";
 
 import * as grpc from "@grpc/grpc-js";
 
@@ -49,9 +50,9 @@ test("durations come back from messages", () => {
 
 test("times come back from messages", () => {
   for (const text of ["1969-12-31T23:59:59.500Z", "2026-11-22T03:44:05.123Z"]) {
-    assert.equal(dateOf(timestamp(new Date(text))).toISOString(), text);
+    assert.equal(dateOf(timestamp(new Date(text), "x")).toISOString(), text);
   }
-  assert.throws(() => timestamp(new Date(Number.NaN)), RangeError);
+  assert.throws(() => timestamp(new Date(Number.NaN), "x"), RangeError);
 });
 
 test("JSON says what it can, and refuses the rest", () => {
@@ -108,6 +109,20 @@ test("settings for TLS are never dropped in silence", () => {
 
 test("a submission has one time at most", () => {
   assert.throws(() => submission({ kind: "k", runAt: new Date(), delay: "1s" }), TypeError);
+});
+
+test("what may be left out may be null, and many come from anything that gives them", () => {
+  const options = [
+    ...["queue", "priority", "tags", "runAt", "delay", "maxAttempts", "timeout", "idempotencyKey", "project", "expiresAt"],
+    ...["scheduleToStartTimeout", "heartbeatTimeout", "retry", "limitKey", "unique", "after", "onDependencyFailure", "notify"],
+  ];
+  const none = Object.fromEntries(options.map((name) => [name, null])) as object;
+  assert.deepEqual(submission({ kind: "k", ...none }), submission({ kind: "k" }));
+  const parts = { retry: { base: null, factor: null, cap: null, delays: null }, unique: { key: null, window: null } };
+  assert.deepEqual(submission({ kind: "k", ...(parts as object) }), submission({ kind: "k", retry: {}, unique: {} }));
+  const many = { tags: new Set(["a", "b"]), notify: ["c"].values() };
+  const { tags, notify } = submission({ kind: "k", ...(many as object) });
+  assert.deepEqual([tags, notify], [["a", "b"], ["c"]]);
 });
 
 test("pauses grow, are spread, and honour the server", () => {
@@ -172,6 +187,12 @@ test("errors that no server of Forebay tells have names, too", () => {
   const late = errorOfCall(refusal(grpc.status.DEADLINE_EXCEEDED, "Deadline exceeded"));
   assert.ok(late instanceof RequestTimeoutError);
   assert.equal(late.code, "deadline_exceeded");
+  const words = "No connection established. Last error: Error: connect ECONNREFUSED 127.0.0.1:1. Resolution note: ";
+  const nobody = errorOfCall(refusal(grpc.status.UNAVAILABLE, words));
+  assert.equal(nobody.message, "cannot connect: connect ECONNREFUSED 127.0.0.1:1 (not_connected)");
+  assert.ok(!inspect(nobody).includes("Metadata"), inspect(nobody));
+  const stranger = errorOfCall(refusal(grpc.status.UNIMPLEMENTED, "Received HTTP status code 404"));
+  assert.match(stranger.message, /^there is no gRPC API of Forebay, whose port is 50051 .*: Received HTTP status code 404 /);
   const odd = errorOfCall(refusal(grpc.status.PERMISSION_DENIED, "No"));
   assert.deepEqual([odd.name, odd.code, odd.status], ["ApiError", "permission_denied", "PERMISSION_DENIED"]);
 });

@@ -1,6 +1,7 @@
 // The worker against a server of our own, which says what it likes.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import * as grpc from "@grpc/grpc-js";
 
@@ -163,6 +164,71 @@ test("progress and log lines are gathered, and told before the outcome", async (
   assert.ok(tail !== undefined && tail.value.lines.join("\n").length <= 8_192);
   const order = peer.said.map((said) => said.case).filter((sort) => sort !== "heartbeat");
   assert.equal(order.at(-1), "finish");
+});
+
+test("a handler that says nothing else says that it is alive", async (t) => {
+  const { fake, worker } = await scene(t);
+  const release = new Deferred();
+  const timeouts = new Map<string, number | undefined>();
+  worker.task("test", { heartbeatTimeout: "1500ms" }, async (payload, { id, heartbeat, heartbeatTimeout, progress }) => {
+    timeouts.set(id, heartbeatTimeout);
+    for (let n = 0; n < 1_000; n += 1) heartbeat();
+    if (payload === "talks") progress(0.5);
+    await release.promise;
+  });
+  const running = worker.run({ handleSignals: false });
+  const peer = await fake.peer();
+  const hello = await peer.welcome();
+  assert.deepEqual([hello.kinds[0]?.heartbeatTimeout?.seconds, hello.kinds[0]?.heartbeatTimeout?.nanos], [1n, 5e8]);
+  peer.start("a", { heartbeatTimeout: { seconds: 2n, nanos: 0 } });
+  peer.start("b");
+  peer.start("c", { payload: new TextEncoder().encode('"talks"') });
+  const { alive } = await peer.next("heartbeat");
+  assert.deepEqual(alive.map(({ taskId, fence }) => [taskId, fence]), [["a", 1], ["b", 1]], "progress says it by the way");
+  release.resolve();
+  await until("all have finished", () => peer.count("finish") === 3);
+  assert.equal(peer.count("heartbeat"), 1);
+  assert.deepEqual([...timeouts], [["a", 2_000], ["b", undefined], ["c", undefined]]);
+  worker.drain();
+  await until("it drains", () => peer.count("drain") === 1);
+  peer.end();
+  await running;
+});
+
+test("what has little time to be heard is heard in time", async (t) => {
+  const { worker, begin } = await scene(t);
+  const heard = new AbortController();
+  worker.task("test", async (_, { heartbeat }) => {
+    while (!heard.signal.aborted) {
+      heartbeat();
+      await sleep(5);
+    }
+  });
+  const peer = await begin();
+  peer.start("a", { heartbeatTimeout: { seconds: 0n, nanos: 80_000_000 } });
+  await peer.next("heartbeat");
+  const began = performance.now();
+  for (let n = 0; n < 30; n += 1) await peer.next("heartbeat");
+  const took = performance.now() - began;
+  heard.abort();
+  await peer.next("finish");
+  assert.ok(took < 3_000, `30 words took ${took} ms, and would take 6,000 where each waits for 200 ms`);
+});
+
+test("who waits for a place is not timed out for its silence", async (t) => {
+  const { worker, begin } = await scene(t, { concurrency: 1 });
+  const release = new Deferred();
+  worker.task("test", () => release.promise);
+  const peer = await begin();
+  peer.start("a");
+  // A server that counts otherwise: what runs on another stream, say.
+  peer.start("b", { heartbeatTimeout: { seconds: 1n, nanos: 0 } });
+  const began = performance.now();
+  const { id, outcome } = await peer.next("finish");
+  const took = performance.now() - began;
+  release.resolve();
+  assert.deepEqual([id?.taskId, outcome.case], ["b", "snoozed"]);
+  assert.ok(took < 3_000, `it waited for ${took} ms`);
 });
 
 test("the stack of a failure is logged", async (t) => {

@@ -12,6 +12,9 @@ use crate::shared::{STORE_CALL_MAX, Shared, chain, within};
 /// How many tasks are made ready together.
 const BATCH_MAX: usize = 500;
 
+/// For how long it is not woken after a look: where many tell that something is due, it does not look all the time.
+const REST: Duration = Duration::from_millis(2);
+
 /// Makes ready what became due.
 pub(super) struct Due {
     shared: Arc<Shared>,
@@ -42,6 +45,12 @@ impl Chore for Due {
         } else {
             Duration::ZERO
         })
+    }
+
+    /// Somebody has ended who held a place of a limit, and the next may go on at once.
+    async fn woken(&self) {
+        tokio::time::sleep(REST).await;
+        self.shared.due.rung().await;
     }
 }
 

@@ -5,9 +5,13 @@
 //! after a while.
 
 mod due;
+mod expire;
 mod house;
+mod limits;
+mod operations;
 mod republish;
 mod schedules;
+mod settle;
 mod sight;
 mod sink;
 mod take_back;
@@ -15,17 +19,18 @@ mod take_back;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use forebay_core::Signal;
 use forebay_runtime::{health::Reporter, supervise::Backoff};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::sight::Sight;
-use crate::shared::Shared;
+use crate::{executor::hear, shared::Shared};
 
 /// One thing that is done again and again.
 #[async_trait]
-trait Chore: Send {
+trait Chore: Send + Sync {
     /// What it is called in logs and in health.
     fn name(&self) -> &'static str;
 
@@ -34,6 +39,11 @@ trait Chore: Send {
 
     /// Does it once; says after how long it wants to be done again.
     async fn pass(&mut self) -> anyhow::Result<Duration>;
+
+    /// Waits until there is something to be done before that time, as far as this process knows.
+    async fn woken(&self) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// A chore, and where its loop reports.
@@ -44,16 +54,21 @@ struct Loop {
 
 pub(crate) struct Dispatcher {
     loops: Vec<Loop>,
+    shared: Arc<Shared>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         let sight = Arc::new(Sight::new(shared.options.lease));
-        let chores: [Box<dyn Chore>; 6] = [
+        let chores: [Box<dyn Chore>; 10] = [
             Box::new(due::Due::new(Arc::clone(shared), Arc::clone(&sight))),
             Box::new(schedules::Schedules::new(Arc::clone(shared), Arc::clone(&sight))),
+            Box::new(settle::Settle::new(Arc::clone(shared), Arc::clone(&sight))),
             Box::new(take_back::TakeBack::new(Arc::clone(shared), sight)),
             Box::new(republish::Republish::new(Arc::clone(shared))),
+            Box::new(operations::Operations::new(Arc::clone(shared))),
+            Box::new(expire::Expire::new(Arc::clone(shared))),
+            Box::new(limits::Limits::new(Arc::clone(shared))),
             Box::new(house::Trim::new(Arc::clone(shared))),
             Box::new(house::Maintain::new(Arc::clone(shared))),
         ];
@@ -66,14 +81,34 @@ impl Dispatcher {
         };
         Self {
             loops: chores.into_iter().map(begin).collect(),
+            shared: Arc::clone(shared),
         }
     }
 
     /// Dispatches until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        join_all(self.loops.into_iter().map(|each| each.run(&stop))).await;
+        let Self { loops, shared } = self;
+        shared.due.attend();
+        tokio::join!(
+            join_all(loops.into_iter().map(|each| each.run(&stop))),
+            stop.run_until_cancelled(listen(&shared))
+        );
+        shared.due.leave();
         Ok(())
     }
+}
+
+/// Looks as soon as another process says that something is due. Where there is an executor, that listens already.
+async fn listen(shared: &Shared) {
+    if shared.options.roles.executor {
+        return;
+    }
+    let heed = |signal| {
+        if signal == Signal::Due {
+            shared.due.heard();
+        }
+    };
+    hear(&*shared.broker, heed).await;
 }
 
 impl Loop {
@@ -108,9 +143,67 @@ impl Loop {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                // What fails is not to be tried more often where somebody rings.
+                () = chore.woken(), if failures == 0 => {}
                 () = stop.cancelled() => {}
             }
         }
         reporter.retire();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+    use forebay_runtime::health::Health;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Is always woken, and fails until it has been tried for the fifth time.
+    struct Failing {
+        passes: Vec<Instant>,
+        stop: CancellationToken,
+    }
+
+    #[async_trait]
+    impl Chore for Failing {
+        fn name(&self) -> &'static str {
+            "failing"
+        }
+
+        fn interval(&self) -> Duration {
+            Duration::from_secs(3_600)
+        }
+
+        async fn pass(&mut self) -> anyhow::Result<Duration> {
+            self.passes.push(Instant::now());
+            match self.passes.len() {
+                ..5 => bail!("not yet"),
+                5..9 => Ok(self.interval()),
+                _ => {
+                    self.stop.cancel();
+                    let waits: Vec<bool> = self.passes.windows(2).map(|at| at[1] > at[0]).collect();
+                    assert_eq!(waits, [true, true, true, true, false, false, false, false]);
+                    Ok(self.interval())
+                }
+            }
+        }
+
+        async fn woken(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_not_woken() {
+        let stop = CancellationToken::new();
+        let failing = Loop {
+            chore: Box::new(Failing {
+                passes: Vec::new(),
+                stop: stop.clone(),
+            }),
+            reporter: Health::default().component("failing", Duration::MAX),
+        };
+        failing.run(&stop).await;
+        assert!(stop.is_cancelled());
     }
 }

@@ -51,6 +51,11 @@ impl Executor {
             }
             // Its slot, if it has one, is free again while it is held.
             let cell = self.bulkheads.cell(&waiting.ready);
+            // Behind those that wait for the same room.
+            if self.held.has(&cell) {
+                self.held.add(cell, waiting);
+                continue;
+            }
             let Some(place) = self.bulkheads.place(&cell) else {
                 self.held.add(cell, waiting);
                 continue;

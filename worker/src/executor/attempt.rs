@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     handlers::{
-        Execution, HandlerError, HandlerResult, LogTail, Progress, RESULT_BYTES_MAX, Registered, Stop,
+        Execution, HandlerError, HandlerResult, LogTail, Progress, Pulse, RESULT_BYTES_MAX, Registered, Stop,
         StopReason,
     },
     shared::Shared,
@@ -45,6 +45,36 @@ pub(super) struct Attempt {
     pub(super) worker: WorkerId,
 }
 
+impl Attempt {
+    /// How long it may say nothing: as the task says, or its handler's settings. What can't say anything may be silent.
+    fn heartbeat_timeout(&self) -> Option<Duration> {
+        let asked = self
+            .claimed
+            .terms
+            .as_ref()
+            .and_then(|terms| terms.heartbeat_timeout);
+        let timeout = asked.or(self.registered.settings.heartbeat_timeout);
+        timeout.filter(|_| self.registered.handler.can_speak())
+    }
+
+    /// Waits until it has said nothing for longer than it may.
+    async fn silent(&self, pulse: &Pulse) {
+        pulse
+            .silent_for(self.heartbeat_timeout().unwrap_or(TIMEOUT_MAX).min(TIMEOUT_MAX))
+            .await;
+    }
+
+    /// How long to wait after its attempt number `number`: as the task says, or its handler's settings.
+    fn pause(&self, number: u32) -> Duration {
+        let policy = self.registered.settings.retry;
+        let asked = self.claimed.terms.as_ref().and_then(|terms| terms.retry.as_ref());
+        match asked {
+            Some(retry) => retry.delay(policy, number, random_unit()),
+            None => policy.delay(number, random_unit()),
+        }
+    }
+}
+
 /// How the handler's part of it ended.
 enum End {
     Returned(HandlerResult),
@@ -64,6 +94,7 @@ struct Verdict {
 struct Begun {
     attempt: Attempt,
     log: LogTail,
+    pulse: Pulse,
     began: Instant,
     deadline: Instant,
     run: BoxFuture<'static, HandlerResult>,
@@ -143,12 +174,16 @@ fn unbegun(attempt: Attempt, reason: StopReason) -> Finished {
 fn begin(shared: &Shared, attempt: Attempt) -> Begun {
     let began = Instant::now();
     let deadline = began + attempt.claimed.timeout.min(TIMEOUT_MAX);
-    let log = LogTail::new();
+    let pulse = attempt
+        .heartbeat_timeout()
+        .map_or_else(Pulse::default, |_| Pulse::kept());
+    let log = LogTail::heard_by(pulse.clone());
     let span = trace::span(&attempt.claimed);
     let progress = Progress::of(
         (attempt.claimed.id, attempt.claimed.fence),
         Arc::clone(&shared.progress),
-    );
+    )
+    .heard_by(pulse.clone());
     let execution = execution(&attempt, deadline, &log, progress, &span);
     let handler = Arc::clone(&attempt.registered.handler);
     let run = async move { handler.run(execution).await };
@@ -160,6 +195,7 @@ fn begin(shared: &Shared, attempt: Attempt) -> Begun {
     Begun {
         attempt,
         log,
+        pulse,
         began,
         deadline,
         run,
@@ -171,12 +207,20 @@ async fn go_on(shared: &Shared, begun: Begun) -> Finished {
     let Begun {
         attempt,
         log,
+        pulse,
         began,
         deadline,
         run,
     } = begun;
     let handler = start(&attempt, run);
-    let end = watch(handler, &attempt, deadline, shared.options.handler_grace).await;
+    let silent = attempt.silent(&pulse);
+    let end = watch(
+        handler,
+        &attempt,
+        (deadline, silent),
+        shared.options.handler_grace,
+    )
+    .await;
     shared
         .progress
         .forget((attempt.claimed.id, attempt.claimed.fence));
@@ -212,6 +256,7 @@ fn outcome(attempt: Attempt, log: &LogTail, began: Instant, end: End) -> Finishe
         result: verdict.result,
         error: verdict.error.as_deref().map(sanitize_text),
         log: log.text().as_deref().map(sanitize_text),
+        limited: claimed.limited,
     };
     let rest = Rest {
         kind: claimed.kind,
@@ -245,6 +290,7 @@ fn execution(
         traceparent: trace::inside(span).or_else(|| claimed.traceparent.clone()),
         timeout: claimed.timeout,
         deadline,
+        heartbeat_timeout: attempt.heartbeat_timeout(),
         stop: attempt.stop.clone(),
         log: log.clone(),
         progress,
@@ -269,7 +315,7 @@ fn start(attempt: &Attempt, mut run: BoxFuture<'static, HandlerResult>) -> Abort
 async fn watch(
     mut handler: AbortOnDropHandle<HandlerResult>,
     attempt: &Attempt,
-    deadline: Instant,
+    (deadline, silent): (Instant, impl Future<Output = ()>),
     grace: Duration,
 ) -> End {
     let reason = tokio::select! {
@@ -279,6 +325,10 @@ async fn watch(
         () = tokio::time::sleep_until(deadline) => {
             attempt.stop.ask(StopReason::TimedOut);
             StopReason::TimedOut
+        }
+        () = silent => {
+            attempt.stop.ask(StopReason::Silent);
+            StopReason::Silent
         }
     };
     if let Ok(ended) = timeout(grace, &mut handler).await {
@@ -331,7 +381,12 @@ fn judge(attempt: &Attempt, end: End) -> Verdict {
         End::Returned(Err(HandlerError::Snooze { delay })) => handed_back(Outcome::Snoozed, delay, None),
         End::Stopped(StopReason::TimedOut) => {
             let seconds = attempt.claimed.timeout.as_secs_f64();
-            let message = format!("the attempt took longer than its timeout of {seconds} s");
+            let message = format!("start-to-close timeout: the attempt took longer than {seconds} s");
+            retried(attempt, Outcome::TimedOut, message, None)
+        }
+        End::Stopped(StopReason::Silent) => {
+            let seconds = attempt.heartbeat_timeout().unwrap_or_default().as_secs_f64();
+            let message = format!("heartbeat timeout: the attempt said nothing for {seconds} s");
             retried(attempt, Outcome::TimedOut, message, None)
         }
         End::Stopped(StopReason::Cancelled) => Verdict {
@@ -381,8 +436,7 @@ fn retried(attempt: &Attempt, outcome: Outcome, message: String, delay: Option<D
     let decision = if number >= max_attempts {
         Decision::Fail
     } else {
-        let policy = &attempt.registered.settings.retry;
-        let delay = delay.unwrap_or_else(|| policy.delay(number, random_unit()));
+        let delay = delay.unwrap_or_else(|| attempt.pause(number));
         Decision::Retry {
             delay: delay.min(RUN_AT_AHEAD_MAX),
         }

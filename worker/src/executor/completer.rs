@@ -158,6 +158,9 @@ impl Completer {
             completed,
             ..
         } = written;
+        if completions.iter().any(|it| it.limited) && self.shared.store.has_released() {
+            self.shared.due.ring();
+        }
         let now = self.shared.clock.now();
         let mut told = self.shared.events.room_for(completions.len());
         let mut events = Vec::with_capacity(told);

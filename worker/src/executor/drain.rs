@@ -95,7 +95,7 @@ impl Executor {
         self.answer(Receipts::default(), back);
     }
 
-    /// Stores the last outcomes, then says good-bye.
+    /// Stores the last outcomes, then says good-bye. Fails where they could not be stored in time.
     pub(super) async fn finish(self) -> anyhow::Result<()> {
         let Self {
             shared,
@@ -108,12 +108,12 @@ impl Executor {
             ..
         } = self;
         drop((finished, claims, attempts));
-        flush(&mut parts, shared.options.flush_timeout).await?;
+        let flushed = flush(&mut parts, shared.options.flush_timeout).await;
         rest.cancel();
         if let Some(worker) = life.id() {
             deregister(&shared, worker).await;
         }
-        Ok(())
+        flushed
     }
 }
 
@@ -130,19 +130,20 @@ pub(super) async fn flush(
         }
         anyhow::Ok(())
     };
-    match timeout(limit, flushed).await {
-        Ok(flushed) => flushed,
-        Err(_) => {
-            warn!("the last outcomes could not be stored: their tasks are started again elsewhere");
-            Ok(())
-        }
-    }
+    timeout(limit, flushed).await.unwrap_or_else(|_| {
+        let lost = "the last outcomes could not be stored: their tasks are started again elsewhere";
+        Err(anyhow::anyhow!(lost))
+    })
 }
 
 async fn deregister(shared: &Shared, worker: WorkerId) {
     let said = shared.store.deregister(worker);
     match within(BROKER_CALL_MAX, "forget the worker", said).await {
-        Ok(()) => info!(%worker, "deregistered"),
+        Ok(()) => {
+            info!(%worker, "deregistered");
+            // What it still held was handed back, and others may have waited for the places of that.
+            shared.due.ring();
+        }
         Err(error) => {
             warn!(%worker, error = chain(&error), "the worker could not be deregistered, its lease runs out");
         }

@@ -3,13 +3,13 @@
 //!
 //! It takes no slot from what waits in a lane: what this process has left to a lane, and of which it is not known that
 //! somebody has received it, keeps a slot each from tasks of that lane and of less urgent ones. While a lane brings all
-//! that it is asked for, nothing of it, or less urgent, is handed over.
+//! that it is asked for, nothing of it, or less urgent, is handed over, and what is more urgent takes turns with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -21,6 +21,7 @@ use super::{
     Executor,
     attempt::Attempt,
     bulkhead::{Bulkheads, Place},
+    intake::FAIR_TURN,
     life::Life,
     running::{Admitted, Running, Start},
     slots::{Slots, Taken},
@@ -38,6 +39,8 @@ pub(super) struct Backlogs {
     held: AtomicBool,
     /// Whether it is known which queues are paused.
     known: AtomicBool,
+    /// How many turns there were since the last that belonged to whom had to wait longest.
+    turns: AtomicU64,
 }
 
 /// What is known of one lane.
@@ -75,6 +78,28 @@ impl Backlogs {
             lanes: lanes.collect(),
             held: AtomicBool::new(false),
             known: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the turn that comes next belongs to the lane that had to wait longest.
+    pub(super) fn is_fair_turn(&self) -> bool {
+        self.turns.load(Ordering::Acquire) + 1 >= FAIR_TURN
+    }
+
+    /// A lane was asked in its turn, or in the one of whom had to wait longest.
+    pub(super) fn turn_taken(&self, is_fair: bool) {
+        if is_fair {
+            self.turns.store(0, Ordering::Release);
+        } else {
+            self.turns.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Some tasks were handed over, past what may wait in a lane: that was a turn.
+    fn handed_over(&self) {
+        if self.lanes.values().any(|backlog| lock(backlog).wet) {
+            self.turn_taken(false);
         }
     }
 
@@ -148,6 +173,10 @@ impl Backlogs {
     /// From which priority on nothing is handed over.
     fn closed_from(&self) -> Option<Priority> {
         let is_held = self.held.load(Ordering::Acquire);
+        let is_wet = || self.lanes.values().any(|backlog| lock(backlog).wet);
+        if self.is_fair_turn() && is_wet() {
+            return Some(Priority::High);
+        }
         let closed = self
             .lanes
             .iter()
@@ -251,12 +280,14 @@ impl Handoff {
             }
         }
         let worker = worker.filter(|_| seats.iter().any(Option::is_some))?;
+        self.backlogs.handed_over();
         Some(Seats { worker, seats })
     }
 
-    /// A seat for a task without a key, if there is room for it. Whether one with a key is new is not known yet.
+    /// A seat for a task without a key, of which the terms have to do with nothing else, if there is room for it. Whether one with
+    /// a key is new, and where one on other terms stands, is not known yet.
     fn seat(&self, task: &Submission, registered: &Arc<Registered>) -> Option<Seat> {
-        if task.fingerprint.is_some() {
+        if task.fingerprint.is_some() || task.terms.as_ref().is_some_and(|terms| !terms.stand_alone()) {
             return None;
         }
         let place = self.bulkheads.unsuspected(&task.kind)?;
@@ -383,6 +414,29 @@ mod tests {
         assert_eq!(backlogs.closed_from(), None);
         backlogs.set_held(true);
         assert_eq!(backlogs.closed_from(), Some(Priority::High));
+    }
+
+    #[test]
+    fn what_is_more_urgent_than_a_lane_that_waits_takes_turns_with_it() {
+        let (backlogs, lane, _) = lanes();
+        for _ in 0..2 * FAIR_TURN {
+            backlogs.handed_over();
+        }
+        assert!(!backlogs.is_fair_turn(), "nobody waits");
+        let look = backlogs.begin_look(&lane);
+        backlogs.end_look(&lane, look, 3, true);
+        for _ in 1..FAIR_TURN {
+            assert_eq!(backlogs.closed_from(), Some(Priority::Default));
+            backlogs.handed_over();
+        }
+        assert_eq!(backlogs.closed_from(), Some(Priority::High));
+        assert!(backlogs.is_fair_turn());
+        backlogs.turn_taken(true);
+        assert_eq!(backlogs.closed_from(), Some(Priority::Default));
+        (1..FAIR_TURN).for_each(|_| backlogs.turn_taken(false));
+        assert_eq!(backlogs.closed_from(), Some(Priority::High));
+        backlogs.end_look(&lane, look, 2, false);
+        assert_eq!(backlogs.closed_from(), None, "nobody waits any more");
     }
 
     #[test]

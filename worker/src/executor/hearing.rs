@@ -1,4 +1,4 @@
-//! What an executor hears from others: which tasks are to be cancelled, and which queues are paused.
+//! What a worker hears from others: which tasks are to be cancelled, which queues are paused, and that something is due.
 //!
 //! Where a process has many executors they hear together. Each by itself would cost the broker a subscription to all
 //! signals, and the store a question every second.
@@ -17,7 +17,10 @@ use super::{
     pauses::{self, Pauses},
     running::Running,
 };
-use crate::shared::{BROKER_CALL_MAX, chain};
+use crate::{
+    bell::Bell,
+    shared::{BROKER_CALL_MAX, chain},
+};
 
 /// How many cancellations may wait for an executor. Those that it misses come with its heartbeat.
 const CANCELS_MAX: usize = 256;
@@ -27,22 +30,22 @@ const CANCELS_MAX: usize = 256;
 pub(crate) struct Hearing {
     pub(super) pauses: Arc<Pauses>,
     cancels: broadcast::Sender<Vec<TaskId>>,
-}
-
-impl Default for Hearing {
-    fn default() -> Self {
-        Self {
-            pauses: Arc::default(),
-            cancels: broadcast::Sender::new(CANCELS_MAX),
-        }
-    }
+    due: Arc<Bell>,
 }
 
 impl Hearing {
+    pub(crate) fn new(due: Arc<Bell>) -> Self {
+        Self {
+            pauses: Arc::default(),
+            cancels: broadcast::Sender::new(CANCELS_MAX),
+            due,
+        }
+    }
+
     /// Listens for ever, on behalf of all who have this.
     pub(crate) async fn listen(&self, store: &dyn Store, broker: &dyn Broker, reporter: &Reporter) {
         tokio::join!(
-            self.heed_signals(broker),
+            hear(broker, |signal| self.heed(signal)),
             pauses::follow(store, &self.pauses, reporter)
         );
     }
@@ -61,24 +64,6 @@ impl Hearing {
         }
     }
 
-    /// Cancellations that are missed come with a heartbeat; pauses that are missed are asked for.
-    async fn heed_signals(&self, broker: &dyn Broker) {
-        let mut backoff = Backoff::default();
-        loop {
-            match tokio::time::timeout(BROKER_CALL_MAX, broker.signals()).await {
-                Ok(Ok(mut signals)) => {
-                    backoff = Backoff::default();
-                    while let Some(signal) = signals.next().await {
-                        self.heed(signal);
-                    }
-                }
-                Ok(Err(error)) => debug!(error = chain(&error), "listening for signals failed"),
-                Err(_) => debug!("the broker does not answer to listening for signals"),
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
-
     fn heed(&self, signal: Signal) {
         match signal {
             Signal::Cancel(ids) => {
@@ -86,7 +71,27 @@ impl Hearing {
                 let _ = self.cancels.send(ids);
             }
             Signal::QueuesChanged => self.pauses.question(),
+            Signal::Due => self.due.heard(),
             Signal::Events(_) | Signal::Progress(_) => {}
         }
+    }
+}
+
+/// Listens for ever. Of what is missed, cancellations come with a heartbeat, pauses are asked for, and what is due is found
+/// by a look.
+pub(crate) async fn hear(broker: &dyn Broker, heed: impl Fn(Signal)) {
+    let mut backoff = Backoff::default();
+    loop {
+        match tokio::time::timeout(BROKER_CALL_MAX, broker.signals()).await {
+            Ok(Ok(mut signals)) => {
+                backoff = Backoff::default();
+                while let Some(signal) = signals.next().await {
+                    heed(signal);
+                }
+            }
+            Ok(Err(error)) => debug!(error = chain(&error), "listening for signals failed"),
+            Err(_) => debug!("the broker does not answer to listening for signals"),
+        }
+        tokio::time::sleep(backoff.next()).await;
     }
 }

@@ -4,6 +4,9 @@
 //! unacknowledged and without a slot, and started in its turn. Few are held of a lane, so that they are not kept from
 //! other workers, and not for long. Past that the lane is not read, but other lanes are: there is still room for what
 //! they bring. Kinds that must not wait for each other need lanes, or queues, of their own.
+//!
+//! The more urgent of what is held comes first, but every [`FAIR_TURN`]th turn belongs to the priority that had to wait
+//! longest, as it is with lanes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,7 +18,7 @@ use forebay_broker::{Acknowledge, Token};
 use forebay_core::{Lane, Priority, Ready, Timestamp};
 use tokio::time::Instant;
 
-use super::{bulkhead::Cell, claim::start_of, running::Start};
+use super::{bulkhead::Cell, claim::start_of, intake::FAIR_TURN, running::Start};
 use crate::{handlers::Registered, subscribe::Receipts};
 
 /// So many deliveries may be held, of all lanes; past it nothing more is received.
@@ -36,6 +39,34 @@ struct Entry {
     waiting: Waiting,
 }
 
+/// Whose turn it is in a cell.
+#[derive(Debug, Default)]
+struct Turns {
+    taken: u64,
+    /// The turn in which one of each priority was taken last.
+    last: BTreeMap<Priority, u64>,
+}
+
+impl Turns {
+    /// The one that comes next. There are few priorities, so each is looked at.
+    fn next(&mut self, waiting: &BTreeSet<(Priority, u64)>) -> Option<u64> {
+        let first = *waiting.first()?;
+        self.taken += 1;
+        let (priority, number) = if self.taken.is_multiple_of(FAIR_TURN) {
+            let of_each = Priority::ALL.iter().filter_map(|&priority| {
+                let found = waiting.range((priority, 0)..=(priority, u64::MAX)).next();
+                found.copied()
+            });
+            let waited = |(priority, _): &(Priority, u64)| self.last.get(priority).copied();
+            of_each.min_by_key(waited).unwrap_or(first)
+        } else {
+            first
+        };
+        self.last.insert(priority, self.taken);
+        Some(number)
+    }
+}
+
 pub(super) struct Held {
     /// Of how many of one lane on it is not read.
     lane_max: usize,
@@ -45,6 +76,8 @@ pub(super) struct Held {
     by_start: HashMap<Start, u64>,
     /// The more urgent of a cell first, then the older.
     by_cell: BTreeMap<Cell, BTreeSet<(Priority, u64)>>,
+    /// Whose turn it is in each cell in which something was held. There is no cell without a handler.
+    turns: BTreeMap<Cell, Turns>,
     /// How many of each lane, without suspects: they wait long for their turn, and a lane must not wait with them.
     by_lane: BTreeMap<Lane, usize>,
 }
@@ -59,6 +92,7 @@ impl Held {
             entries: BTreeMap::new(),
             by_start: HashMap::new(),
             by_cell: BTreeMap::new(),
+            turns: BTreeMap::new(),
             by_lane: BTreeMap::new(),
         }
     }
@@ -108,14 +142,20 @@ impl Held {
         self.by_lane.values().any(|&count| count > 0)
     }
 
-    /// The cells of what is held.
+    /// The cells of what is held. Suspects first: one of them runs at a time, and a flood of others would never end.
     pub(super) fn cells(&self) -> Vec<Cell> {
-        self.by_cell.keys().cloned().collect()
+        self.by_cell.keys().rev().cloned().collect()
+    }
+
+    /// Whether anything of this cell is.
+    pub(super) fn has(&self, cell: &Cell) -> bool {
+        self.by_cell.contains_key(cell)
     }
 
     /// The one of this cell whose turn it is.
     pub(super) fn take(&mut self, cell: &Cell) -> Option<Waiting> {
-        let (_, number) = *self.by_cell.get(cell)?.first()?;
+        let waiting = self.by_cell.get(cell)?;
+        let number = self.turns.entry(cell.clone()).or_default().next(waiting)?;
         self.remove(number)
     }
 
@@ -182,5 +222,41 @@ impl Held {
             *count -= 1;
         }
         Some(waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_urgent_come_first_and_each_priority_has_its_turn() {
+        let mut turns = Turns::default();
+        let mut waiting: BTreeSet<(Priority, u64)> = BTreeSet::new();
+        waiting.extend((0..1_000).map(|number| (Priority::High, number)));
+        waiting.extend((1_000..1_100).map(|number| (Priority::Default, number)));
+        waiting.extend((2_000..2_100).map(|number| (Priority::Low, number)));
+        let mut order = Vec::new();
+        for _ in 0..160 {
+            let number = turns.next(&waiting).expect("some wait");
+            let taken = *waiting
+                .iter()
+                .find(|(_, waits)| *waits == number)
+                .expect("it waits");
+            waiting.remove(&taken);
+            order.push(taken.0);
+        }
+        let of = |priority| order.iter().filter(|taken| **taken == priority).count();
+        assert_eq!((of(Priority::Default), of(Priority::Low)), (10, 10));
+        let lows = order
+            .iter()
+            .enumerate()
+            .filter(|(_, taken)| **taken == Priority::Low);
+        let lows: Vec<usize> = lows.map(|(index, _)| index).collect();
+        assert!(
+            lows[0] < 16 && lows.windows(2).all(|pair| pair[1] - pair[0] == 16),
+            "{lows:?}"
+        );
+        assert_eq!(turns.next(&BTreeSet::new()), None);
     }
 }

@@ -4,7 +4,8 @@
 //! *dry*. A dry lane is asked for a few messages and waits for them as long as it likes. A wet lane is asked for as
 //! much as there is room for; that room is set aside for it, so the answer must come soon. While a wet lane is being
 //! asked, no less urgent one is, except that every [`FAIR_TURN`]th turn belongs to the lane that had to wait longest:
-//! at least one slot is set aside for it, too.
+//! at least one slot is set aside for it, too. So no lane is asked later than in the `FAIR_TURN * lanes`th turn after it
+//! was last, whatever floods the others (docs/priorities.md). A hand-off past a lane that is wet is a turn, too.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Every so manieth turn is given to the lane that had to wait longest, so that none starves.
-const FAIR_TURN: u64 = 8;
+pub(super) const FAIR_TURN: u64 = 8;
 /// How long a wet lane may wait for a message while room is set aside for it.
 const WET_WAIT: Duration = Duration::from_millis(25);
 /// The most that is asked for at once.
@@ -110,8 +111,10 @@ impl Intake {
         while self.slots.free() > 0
             && let Some(index) = self.next_lane(&is_unwanted)
         {
-            self.begin_round(index);
+            let is_fair = self.backlogs.is_fair_turn();
+            self.begin_round(index, is_fair);
             self.turn += 1;
+            self.backlogs.turn_taken(is_fair);
         }
     }
 
@@ -182,18 +185,13 @@ impl Intake {
         }
     }
 
-    /// Whether the turn that comes next belongs to whom had to wait longest.
-    fn is_fair_turn(&self) -> bool {
-        (self.turn + 1).is_multiple_of(FAIR_TURN)
-    }
-
     fn next_lane(&self, is_unwanted: impl Fn(&Lane) -> bool) -> Option<usize> {
         let idle = self
             .lanes
             .iter()
             .enumerate()
             .filter(|(_, lane)| lane.reader.is_some() && !is_unwanted(&lane.lane));
-        if self.is_fair_turn() {
+        if self.backlogs.is_fair_turn() {
             return idle
                 .min_by_key(|(_, lane)| lane.asked_in_turn)
                 .map(|(index, _)| index);
@@ -206,10 +204,10 @@ impl Intake {
         (!must_wait).then_some(index)
     }
 
-    fn begin_round(&mut self, index: usize) {
+    fn begin_round(&mut self, index: usize, is_fair: bool) {
         let free = self.slots.free();
         let wet = self.lanes[index].wet;
-        let set_aside = match (wet, self.is_fair_turn()) {
+        let set_aside = match (wet, is_fair) {
             (true, _) => free.div_ceil(self.wet_and_idle(index)).min(ROUND_MAX),
             (false, true) => 1,
             (false, false) => 0,

@@ -62,7 +62,7 @@ use self::{
 };
 pub(crate) use self::{
     handoff::{Handoff, Seat, Seats},
-    hearing::Hearing,
+    hearing::{Hearing, hear},
 };
 use crate::{neighbours::Announced, shared::Shared, subscribe::Receipts};
 
@@ -129,7 +129,8 @@ impl Executor {
         let slots = Slots::new(shared.options.concurrency.max(1), tasks_max);
         let (finished, receiver) = mpsc::channel(slots.total().min(FINISHED_MAX));
         let backlogs = Arc::new(Backlogs::new(shared.options.lanes()));
-        let hearing = shared.hearing.clone().unwrap_or_default();
+        let hearing = shared.hearing.clone();
+        let hearing = hearing.unwrap_or_else(|| Arc::new(Hearing::new(Arc::clone(&shared.due))));
         let mut executor = Self {
             intake: Intake::new(&shared, Arc::clone(&slots), Arc::clone(&backlogs), stop),
             parked: Parked::new(shared.options.intake.unknown_kind_pause),

@@ -175,6 +175,7 @@ impl CommandHandler {
             message.push_str(match reason {
                 StopReason::Cancelled => " after it was asked to end: the task was cancelled",
                 StopReason::TimedOut => " after it was asked to end: it took longer than its timeout",
+                StopReason::Silent => " after it was asked to end: it said nothing for longer than it may",
                 StopReason::Shutdown => " after it was asked to end: the worker shuts down",
             });
         }

@@ -43,6 +43,9 @@ pub struct HandlerConfig {
     pub http: Option<HttpConfig>,
     /// How long one attempt may take, where the task does not say; 300 unless said.
     pub timeout_seconds: Option<f64>,
+    /// How long an attempt of a command may say nothing (neither progress nor any output), where the task does not say;
+    /// as long as it likes unless said.
+    pub heartbeat_timeout_seconds: Option<f64>,
     /// How many attempts there are, where the task does not say; 5 unless said.
     pub max_attempts: Option<i64>,
     /// How many attempts a worker runs at once. Unless said, as many as it has slots, less a tenth (and at least one)
@@ -179,6 +182,12 @@ impl Check {
             .parse::<Kind>()
             .map_err(|error| self.problem("kind", error))
             .ok();
+        if kind.as_ref().is_some_and(Kind::is_reserved) {
+            self.problem(
+                "kind",
+                "must not begin with forebay.: such kinds are Forebay's own",
+            );
+        }
         let settings = self.settings(&table);
         let handler: Option<Arc<dyn Handler>> = match (table.command.clone(), &table.http) {
             (Some(command), None) => {
@@ -209,12 +218,18 @@ impl Check {
     fn settings(&mut self, table: &HandlerConfig) -> HandlerSettings {
         let defaults = HandlerSettings::default();
         let timeout = self.seconds("timeout_seconds", table.timeout_seconds, TIMEOUT_SECONDS_MIN);
+        let heartbeat = self.seconds(
+            "heartbeat_timeout_seconds",
+            table.heartbeat_timeout_seconds,
+            TIMEOUT_SECONDS_MIN,
+        );
         let attempts = self.count("max_attempts", table.max_attempts, ATTEMPTS_MAX);
         let concurrency = self.count("concurrency", table.concurrency, CONCURRENCY_MAX);
         let mut retry = self.retry(table.retry.unwrap_or_default());
         retry.attempts_max = attempts.unwrap_or(retry.attempts_max);
         HandlerSettings {
             timeout: timeout.unwrap_or(defaults.timeout),
+            heartbeat_timeout: heartbeat,
             retry,
             concurrency: concurrency.and_then(|n| usize::try_from(n).ok()),
         }
@@ -313,6 +328,10 @@ impl Check {
         }
         if table.cwd.is_some() {
             self.problem("cwd", "is for commands only");
+        }
+        if table.heartbeat_timeout_seconds.is_some() {
+            let detail = "is for commands only: an endpoint says nothing until it answers";
+            self.problem("heartbeat_timeout_seconds", detail);
         }
     }
 

@@ -6,7 +6,9 @@
 
 mod address;
 mod answer;
+mod places;
 mod signature;
+mod webhook;
 
 use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 
@@ -25,6 +27,8 @@ use self::{
     signature::Signer,
 };
 use super::{Execution, Handler, HandlerError, HandlerResult};
+
+pub(crate) use self::webhook::WebhookHandler;
 
 /// How long connecting may take, TLS included.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -111,7 +115,7 @@ impl HttpHandler {
                 format!("is refused: {refused}"),
             )]);
         }
-        let client = client(&url, reach).map_err(|e| {
+        let client = client(url.scheme(), reach).map_err(|e| {
             vec![InvalidEndpoint::new(
                 "url",
                 format!("can't be called: {}", chain(&e)),
@@ -157,23 +161,31 @@ impl HttpHandler {
         request.body(body)
     }
 
-    /// No answer, or not all of it.
     fn failed(&self, error: reqwest::Error) -> HandlerError {
-        let host = &self.host;
-        // The address stays out of it: its path may be a secret.
-        let error = error.without_url();
-        if let Some(unreachable) = cause::<Unreachable>(&error) {
-            return HandlerError::permanent(format_args!("{host} was not called: {unreachable}"));
-        }
-        if error.is_timeout() && !error.is_connect() {
-            return HandlerError::retryable(format_args!("{host} did not answer in time"));
-        }
-        HandlerError::retryable(format_args!("calling {host}: {}", chain(&error)))
+        failed_at(&self.host, error)
     }
+}
+
+/// No answer of `host`, or not all of it.
+fn failed_at(host: &str, error: reqwest::Error) -> HandlerError {
+    // The address stays out of it: its path may be a secret.
+    let error = error.without_url();
+    if let Some(unreachable) = cause::<Unreachable>(&error) {
+        return HandlerError::permanent(format_args!("{host} was not called: {unreachable}"));
+    }
+    if error.is_timeout() && !error.is_connect() {
+        return HandlerError::retryable(format_args!("{host} did not answer in time"));
+    }
+    HandlerError::retryable(format_args!("calling {host}: {}", chain(&error)))
 }
 
 #[async_trait]
 impl Handler for HttpHandler {
+    /// An endpoint says one thing, and that at the end.
+    fn can_speak(&self) -> bool {
+        false
+    }
+
     async fn run(&self, execution: Execution) -> HandlerResult {
         let call = async {
             let response = self
@@ -227,9 +239,9 @@ fn refused_literal(url: &Url, reach: &Reach) -> Option<Unreachable> {
     reach.check(address).err()
 }
 
-fn client(url: &Url, reach: Reach) -> reqwest::Result<Client> {
+fn client(scheme: &str, reach: Reach) -> reqwest::Result<Client> {
     let mut builder = Client::builder();
-    if url.scheme() == "http" {
+    if scheme == "http" {
         // There is no one to trust: a machine that has no certificates will do.
         builder = builder.tls_certs_only([]);
     }

@@ -4,6 +4,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use super::Pulse;
+
 /// How much of a log is kept, in bytes.
 const TAIL_BYTES_MAX: usize = 8 * 1024;
 
@@ -11,6 +13,7 @@ const TAIL_BYTES_MAX: usize = 8 * 1024;
 #[derive(Clone, Default)]
 pub struct LogTail {
     bytes: Arc<Mutex<VecDeque<u8>>>,
+    pulse: Pulse,
 }
 
 impl LogTail {
@@ -20,8 +23,17 @@ impl LogTail {
         Self::default()
     }
 
+    /// An empty log; what is written to it is heard by `pulse`.
+    pub(crate) fn heard_by(pulse: Pulse) -> Self {
+        Self {
+            pulse,
+            ..Self::default()
+        }
+    }
+
     /// Appends bytes as they come, whole lines or not.
     pub fn write(&self, bytes: &[u8]) {
+        self.pulse.beat();
         let kept = &bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..];
         let mut tail = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         // Never more than the tail has: `kept` alone fits.

@@ -11,6 +11,7 @@ pub mod http;
 mod log;
 mod pace;
 mod progress;
+mod pulse;
 mod stop;
 
 use std::{
@@ -28,6 +29,7 @@ pub use log::LogTail;
 pub(crate) use pace::Pace;
 pub(crate) use progress::Board;
 pub use progress::Progress;
+pub(crate) use pulse::Pulse;
 pub use stop::{Stop, StopReason};
 
 /// One attempt at a task: what a handler is given.
@@ -57,12 +59,23 @@ pub struct Execution {
     pub timeout: Duration,
     /// When that time is over.
     pub deadline: tokio::time::Instant,
+    /// How long this attempt may say nothing: see [`Self::heartbeat`]. `None` for as long as it likes.
+    pub heartbeat_timeout: Option<Duration>,
     /// Says when and why the attempt should end early.
     pub stop: Stop,
     /// Where to log to; its tail is kept with the task.
     pub log: LogTail,
     /// Where to say how far it is; the latest word is kept with the task.
     pub progress: Progress,
+}
+
+impl Execution {
+    /// Says that the attempt is alive, where it has nothing else to say: progress and lines of its log say so, too. An
+    /// attempt with a [`Self::heartbeat_timeout`] that says nothing for so long is ended as one that takes too long is.
+    /// Never waits, and costs next to nothing.
+    pub fn heartbeat(&self) {
+        self.progress.beat();
+    }
 }
 
 /// Why an attempt did not succeed, and what should become of the task.
@@ -158,6 +171,11 @@ pub trait Handler: Send + Sync + 'static {
     /// future is dropped wherever it waits: what it holds must be released by its destructors. What a handler
     /// returns after a cancellation or a timeout no longer counts, unless it is a success.
     async fn run(&self, execution: Execution) -> HandlerResult;
+
+    /// Whether its attempts can say anything before they end. Those that can't have no heartbeat timeout.
+    fn can_speak(&self) -> bool {
+        true
+    }
 }
 
 /// What holds for all tasks of one kind, where the task itself does not say otherwise.
@@ -165,6 +183,8 @@ pub trait Handler: Send + Sync + 'static {
 pub struct HandlerSettings {
     /// How long one attempt may take.
     pub timeout: Duration,
+    /// How long an attempt may say nothing; see [`Execution::heartbeat`]. `None` for as long as it likes.
+    pub heartbeat_timeout: Option<Duration>,
     /// How many attempts there are, and how long to wait in between.
     pub retry: RetryPolicy,
     /// How many attempts run at once in this worker. `None` for as many as it has slots, or nine in ten of them, and
@@ -178,6 +198,7 @@ impl Default for HandlerSettings {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(300),
+            heartbeat_timeout: None,
             retry: RetryPolicy::default(),
             concurrency: None,
         }

@@ -13,6 +13,8 @@ use forebay_core::{TaskId, TaskProgress};
 use forebay_store::ProgressNote;
 use tokio::sync::Notify;
 
+use super::Pulse;
+
 /// How many attempts may have said something that is not handed on yet. What further ones say is not taken. There are as
 /// many as the worker has slots, unless handlers leave something behind that goes on saying things.
 const WAITING_MAX: usize = 65_536;
@@ -28,6 +30,7 @@ type Start = (TaskId, u32);
 pub struct Progress {
     start: Start,
     board: Arc<Board>,
+    pulse: Pulse,
 }
 
 impl Progress {
@@ -38,7 +41,21 @@ impl Progress {
     }
 
     pub(crate) fn of(start: Start, board: Arc<Board>) -> Self {
-        Self { start, board }
+        Self {
+            start,
+            board,
+            pulse: Pulse::default(),
+        }
+    }
+
+    /// As it is; what is said is heard by `pulse`, too.
+    pub(crate) fn heard_by(self, pulse: Pulse) -> Self {
+        Self { pulse, ..self }
+    }
+
+    /// The attempt is alive.
+    pub(crate) fn beat(&self) {
+        self.pulse.beat();
     }
 
     /// Says how much of the attempt is done, from 0 to 1, and what it is at; a message may be empty. Say it as often as
@@ -52,6 +69,7 @@ impl Progress {
             TaskProgress::fraction(fraction),
             TaskProgress::message(message.as_ref()),
         );
+        self.pulse.beat();
         self.board.say(self.start, said);
     }
 

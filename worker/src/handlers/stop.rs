@@ -9,6 +9,8 @@ pub enum StopReason {
     Cancelled,
     /// The attempt has taken longer than it may.
     TimedOut,
+    /// The attempt has said nothing for longer than it may.
+    Silent,
     /// The worker shuts down, or lost the task to another. The task is started again elsewhere.
     Shutdown,
 }

@@ -29,7 +29,8 @@ impl Announcement {
     /// published, and a claim turns away what has been started since.
     pub(super) fn of(tasks: Vec<Submission>, recorded: &[Recorded], receipts: Receipts) -> Self {
         let published = |(task, recorded): (Submission, &Recorded)| {
-            let is_ready = task.run_at.is_none() && *recorded != Recorded::Conflict;
+            let is_ready =
+                task.run_at.is_none() && !task.waits_for_others() && *recorded != Recorded::Conflict;
             is_ready.then(|| Message::Ready(task.into_ready()))
         };
         Self {

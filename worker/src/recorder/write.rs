@@ -104,13 +104,14 @@ impl Write {
         let mut waiting = vec![batch];
         while let Some(mut batch) = waiting.pop() {
             let began = Instant::now();
-            let recorded = self.shared.store.record(&batch.tasks);
+            let recorded = self.shared.store.record_and_tell(&batch.tasks);
             match within(STORE_CALL_MAX, "record submissions", recorded).await {
-                Ok(recorded) => {
+                Ok(recording) => {
                     self.shared.metrics.persisted("record", began.elapsed());
                     self.reporter.ok();
-                    self.report(batch.tasks.iter().zip(recorded.iter().copied()));
-                    done.add(announcement(batch, &recorded));
+                    self.report(batch.tasks.iter().zip(recording.answers.iter().copied()));
+                    self.shared.tell(recording.ended);
+                    done.add(announcement(batch, &recording.answers));
                 }
                 Err(refused @ StoreError::Refused { .. }) if batch.tasks.len() == 1 => {
                     rejects.extend(refuse(batch, &refused));

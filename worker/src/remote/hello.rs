@@ -23,6 +23,8 @@ const ATTEMPTS_MAX: u32 = 1_000;
 const FAULTS_MAX: usize = 20;
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+const QUEUE_RESERVED: &str = "is Forebay's own, for the deliveries of webhooks";
+const KIND_RESERVED: &str = "must not begin with forebay.: such kinds are Forebay's own";
 
 /// A worker that may be taken.
 #[derive(Debug, PartialEq)]
@@ -94,7 +96,10 @@ impl Check {
         }
         let mut queues = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
-            match name.parse() {
+            match name.parse::<QueueName>() {
+                Ok(queue) if queue.is_reserved() => {
+                    self.fault(format_args!("queues[{index}]"), QUEUE_RESERVED);
+                }
                 Ok(queue) => queues.push(queue),
                 Err(error) => self.fault(format_args!("queues[{index}]"), error),
             }
@@ -112,6 +117,7 @@ impl Check {
             let field = format!("kinds[{index}]");
             let settings = self.settings(&field, said);
             match said.kind.parse::<Kind>() {
+                Ok(kind) if kind.is_reserved() => self.fault(format_args!("{field}.kind"), KIND_RESERVED),
                 Ok(kind) if known.insert(kind.clone()) => kinds.push((kind, settings)),
                 Ok(_) => self.fault(format_args!("{field}.kind"), "is there twice"),
                 Err(error) => self.fault(format_args!("{field}.kind"), error),
@@ -127,6 +133,17 @@ impl Check {
                 Ok(timeout) if (TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) => settings.timeout = timeout,
                 _ => self.fault(
                     format_args!("{field}.timeout"),
+                    "must be from a millisecond to a week",
+                ),
+            }
+        }
+        if let Some(timeout) = said.heartbeat_timeout {
+            match Duration::try_from(timeout) {
+                Ok(timeout) if (TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) => {
+                    settings.heartbeat_timeout = Some(timeout);
+                }
+                _ => self.fault(
+                    format_args!("{field}.heartbeat_timeout"),
                     "must be from a millisecond to a week",
                 ),
             }
@@ -188,6 +205,7 @@ mod tests {
             }),
             max_attempts: Some(3),
             concurrency: Some(2),
+            heartbeat_timeout: Some(prost_types::Duration { seconds: 3, nanos: 0 }),
             ..kind("b")
         };
         let accepted = accept(Hello {
@@ -200,6 +218,25 @@ mod tests {
         let settings = &accepted.kinds[1].1;
         assert_eq!(settings.timeout, Duration::from_millis(7_500));
         assert_eq!((settings.retry.attempts_max, settings.concurrency), (3, Some(2)));
+        assert_eq!(settings.heartbeat_timeout, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn what_is_our_own_is_not_for_workers() {
+        let status = accept(Hello {
+            queues: vec!["default".to_owned(), forebay_core::WEBHOOK_QUEUE.to_owned()],
+            kinds: vec![
+                kind("forebay-webhook"),
+                kind(forebay_core::WEBHOOK_KIND),
+                kind("forebay.x"),
+            ],
+            ..hello()
+        })
+        .unwrap_err();
+        let details = status.get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        let fields: Vec<&str> = violations.iter().map(|it| it.field.as_str()).collect();
+        assert_eq!(fields, ["queues[1]", "kinds[1].kind", "kinds[2].kind"]);
     }
 
     #[test]
@@ -211,6 +248,7 @@ mod tests {
             }),
             max_attempts: Some(0),
             concurrency: Some(10_001),
+            heartbeat_timeout: Some(prost_types::Duration::default()),
             ..kind("Not A Kind")
         };
         let status = accept(Hello {
@@ -222,6 +260,10 @@ mod tests {
         })
         .unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert_eq!(
+            status.message(),
+            "name: must have 1 to 128 bytes and no control characters (and 9 more)"
+        );
         let details = status.get_error_details();
         let fields: Vec<&str> = details
             .bad_request()
@@ -238,6 +280,7 @@ mod tests {
                 "queues[1]",
                 "kinds[1].kind",
                 "kinds[2].timeout",
+                "kinds[2].heartbeat_timeout",
                 "kinds[2].max_attempts",
                 "kinds[2].concurrency",
                 "kinds[2].kind",

@@ -40,6 +40,7 @@ use self::{
 };
 use crate::{
     Handlers, Roles, WorkerOptions,
+    bell::Bell,
     events::{EventSender, Events},
     executor::Hearing,
     neighbours::Neighbours,
@@ -98,6 +99,7 @@ struct Common {
     stop: CancellationToken,
     hearing: Arc<Hearing>,
     neighbours: Neighbours,
+    due: Arc<Bell>,
     places: Arc<Semaphore>,
     slots: Arc<Semaphore>,
     sessions: TaskTracker,
@@ -129,13 +131,15 @@ impl RemoteWorkers {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
-        let (sender, events) = Events::new(Arc::clone(&broker));
+        let due = Arc::default();
+        let (sender, events) = Events::new(Arc::clone(&broker), Arc::clone(&due));
         let common = Common {
             places: Arc::new(Semaphore::new(options.workers_max)),
             slots: Arc::new(Semaphore::new(options.slots_max)),
             sessions: TaskTracker::new(),
-            hearing: Arc::default(),
+            hearing: Arc::new(Hearing::new(Arc::clone(&due))),
             neighbours: Neighbours::default(),
+            due,
             events: sender,
             options,
             store,
@@ -168,6 +172,10 @@ impl RemoteWorkers {
 
     pub(crate) fn neighbours(&self) -> Neighbours {
         self.common.neighbours.clone()
+    }
+
+    pub(crate) fn due(&self) -> Arc<Bell> {
+        Arc::clone(&self.common.due)
     }
 
     /// Must be driven beside the service. Returns when the process is to stop and the last worker has ended: in good
@@ -222,6 +230,7 @@ impl Common {
             hearing: Some(Arc::clone(&self.hearing)),
             neighbours: self.neighbours.clone(),
             progress: Arc::default(),
+            due: Arc::clone(&self.due),
             load: watch::Sender::default(),
             #[cfg(feature = "sabotage")]
             sabotage: crate::Sabotage::default(),

@@ -190,7 +190,7 @@ impl Connected {
         };
         warn!(
             error = problem,
-            "the executor of a remote worker broke, its lease runs out"
+            "the executor of a remote worker did not end in good order"
         );
         self.fault.say(status::internal());
     }
@@ -218,8 +218,9 @@ async fn converse(
             Ok(Ok(Some(request))) => request.message,
         };
         match message {
-            // Something that a newer worker says, or nothing but that it lives.
-            None | Some(Message::Heartbeat(_)) => {}
+            // Something that a newer worker says.
+            None => {}
+            Some(Message::Heartbeat(said)) => starts.alive(said.alive),
             Some(Message::Hello(_)) => return Some(status::out_of_order("Hello comes once")),
             Some(Message::Progress(said)) => starts.progress(said),
             Some(Message::LogLines(said)) => starts.log(&said),

@@ -84,6 +84,16 @@ impl Starts {
         }
     }
 
+    /// The worker says that attempts are alive.
+    pub(super) fn alive(&self, starts: Vec<v1::StartId>) {
+        let open = self.lock();
+        for start in starts.into_iter().filter_map(|id| start_of(Some(id))) {
+            if let Some(open) = open.get(&start) {
+                open.progress.beat();
+            }
+        }
+    }
+
     /// The worker says what a task logs.
     pub(super) fn log(&self, said: &v1::LogLines) {
         let Some(start) = start_of(said.id.clone()) else {
@@ -227,13 +237,14 @@ fn start_message(execution: &Execution, now: Timestamp) -> v1::Start {
         timeout: execution.timeout.try_into().ok(),
         deadline: Some(time_message(deadline)),
         traceparent: traceparent.map(|it| it.as_str().to_owned()).unwrap_or_default(),
+        heartbeat_timeout: execution.heartbeat_timeout.and_then(|it| it.try_into().ok()),
     }
 }
 
 fn stop_message(start: Start, reason: StopReason) -> v1::Stop {
     let reason = match reason {
         StopReason::Cancelled => Reason::Cancelled,
-        StopReason::TimedOut => Reason::TimedOut,
+        StopReason::TimedOut | StopReason::Silent => Reason::TimedOut,
         StopReason::Shutdown => Reason::Shutdown,
     };
     v1::Stop {

@@ -14,10 +14,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Fields of Hello are at fault: each by its path, with what is wrong.
 pub(super) fn invalid(violations: Vec<(String, String)>) -> Status {
     let mut details = reason("invalid_request");
+    let mut message = "the request has values that are not allowed".to_owned();
+    if let Some((field, description)) = violations.first() {
+        message = format!("{field}: {description}");
+    }
+    if violations.len() > 1 {
+        message += &format!(" (and {} more)", violations.len() - 1);
+    }
     for (field, description) in violations {
         details.add_bad_request_violation(field, description);
     }
-    let message = "the request has values that are not allowed";
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 

@@ -142,6 +142,10 @@ fn every_problem_is_said_at_once() {
         timeout_seconds = nan
 
         [[handler]]
+        kind = "forebay.webhook"
+        command = ["true"]
+
+        [[handler]]
         kind = "twice"
         command = ["true"]
 
@@ -171,6 +175,7 @@ fn every_problem_is_said_at_once() {
     handler "hook": http.secret_env names MISSING, and the environment has no such variable
     handler "hook": http.url is refused: the address 127.0.0.1 is not public (loopback); where it is meant, name it or its network in allow_private
     handler "nan": timeout_seconds must be from 0.001 to 604800, which is a week
+    handler "forebay.webhook": kind must not begin with forebay.: such kinds are Forebay's own
     handler "twice": kind is taken: another handler has it
     "#);
 }

@@ -35,6 +35,7 @@ fn execution(payload: &str) -> Execution {
         traceparent: TraceParent::parse(TRACE),
         timeout: Duration::from_secs(60),
         deadline: Instant::now() + Duration::from_secs(60),
+        heartbeat_timeout: None,
         stop: Stop::new(),
         log: LogTail::new(),
         progress: Progress::new(),

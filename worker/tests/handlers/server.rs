@@ -30,13 +30,21 @@ pub(crate) struct Server {
 impl Server {
     /// Answers every request with these bytes and closes the connection; with nothing at all, it never answers.
     pub(crate) async fn answering(answer: impl Into<Vec<u8>>) -> Self {
+        Self::answering_in_turn([answer.into()]).await
+    }
+
+    /// As [`Self::answering`], each request with the next of these, and from then on with the last.
+    pub(crate) async fn answering_in_turn(answers: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (seen, answer) = (Arc::clone(&requests), answer.into());
+        let (seen, answers): (_, Vec<_>) = (Arc::clone(&requests), answers.into_iter().collect());
         let task = tokio::spawn(async move {
+            let mut turns = answers.iter();
+            let mut answer = turns.next().unwrap();
             while let Ok((connection, _)) = listener.accept().await {
-                serve(connection, &answer, &seen).await;
+                serve(connection, answer, &seen).await;
+                answer = turns.next().unwrap_or(answer);
             }
         });
         Self {

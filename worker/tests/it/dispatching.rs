@@ -122,3 +122,21 @@ async fn what_the_broker_does_not_take_is_dispatched_later() {
     world.wait_for(id, State::Succeeded).await;
     worker.is_healthy().await;
 }
+
+/// What fails together may succeed in parts, and one that fails by itself is not to hold up the others for ever.
+#[tokio::test]
+async fn fewer_ends_are_seen_to_together_while_that_fails() {
+    let world = World::default();
+    world.store.fail_to_settle(10);
+    let worker = world.worker(options(), succeed());
+    holds("it has failed, and goes on", || {
+        world.store.settle_limits().len() >= 13
+    })
+    .await;
+    let failing = [500, 250, 125, 62, 31, 15, 7, 3, 1, 1];
+    assert_eq!(
+        world.store.settle_limits()[..13],
+        [&failing[..], &[1, 2, 4]].concat()
+    );
+    worker.is_healthy().await;
+}

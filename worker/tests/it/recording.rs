@@ -7,13 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use forebay_broker::{Broker, Message, Source, Undecodable};
-use forebay_core::{Fingerprint, Json, Lane, State, Submission, SubmitRequest, TaskId};
+use forebay_core::{Fingerprint, Json, Lane, Signal, State, Submission, SubmitRequest, TaskId};
 use forebay_store::Record;
 use forebay_worker::Handlers;
+use futures::StreamExt;
 
 use crate::{
     broker::{Item, Lanes},
-    support::{World, handle, holds, options, request, submission, succeed, undispatched},
+    support::{PATIENCE, World, handle, holds, options, request, submission, succeed, undispatched},
 };
 
 type Runs = Arc<Mutex<HashMap<TaskId, u32>>>;
@@ -179,4 +180,32 @@ async fn the_lag_of_the_recorder_is_measured() {
         worker.metric("forebay_record_lag_seconds_count 7")
     })
     .await;
+}
+
+/// Nobody else knows of it at that moment.
+#[tokio::test]
+async fn what_is_over_as_it_is_recorded_is_told() {
+    let world = World::default();
+    let mut signals = world.broker.signals().await.unwrap();
+    let over = submission(request());
+    world.store.turn_away(over.id);
+    let ids = [submission(request()), over.clone()].map(Message::Submission);
+    assert_eq!(world.broker.publish(ids.into()).await, [Ok(()), Ok(())]);
+    let recorder = forebay_worker::WorkerOptions {
+        roles: "recorder".parse().unwrap(),
+        ..options()
+    };
+    let recording = world.worker(recorder, succeed());
+    let told = async {
+        while let Some(signal) = signals.next().await {
+            if let Signal::Events(events) = signal {
+                return events;
+            }
+        }
+        panic!("the broker ended");
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.unwrap();
+    let told: Vec<_> = told.iter().map(|event| (event.id, event.state)).collect();
+    assert_eq!(told, [(over.id, State::Cancelled)]);
+    recording.drain().await;
 }

@@ -1,6 +1,7 @@
 //! Workers at the other end of a stream, against the service as the API mounts it.
 
 mod client;
+mod silence;
 
 use std::{sync::Arc, time::Duration};
 
@@ -363,6 +364,23 @@ async fn a_worker_that_drains_finishes_what_it_runs_and_gets_no_more() {
 }
 
 #[tokio::test]
+async fn a_drain_whose_last_outcomes_were_not_stored_does_not_end_well() {
+    let world = World::default();
+    let _clerk = world.clerk(NEVER);
+    let mut options = without_lease();
+    options.executor.flush_timeout = Duration::from_millis(200);
+    let server = world.serve(options).await;
+    let mut worker = server.worker(hello("test", 1)).await;
+    world.submit(request()).await;
+    let start = worker.start().await;
+    worker.say(Say::Drain(v1::Drain {})).await;
+    world.store.set_away(true);
+    worker.finish(&start, succeeded("1")).await;
+    let status = worker.ends().await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_ends_lets_workers_finish_and_hands_back_the_rest() {
     let world = World::default();
     let _clerk = world.clerk(NEVER);
@@ -512,10 +530,9 @@ async fn a_hello_with_mistakes_and_messages_out_of_order_end_the_stream() {
         .map(|it| &*it.field)
         .collect();
     assert_eq!(fields, ["queues[0]", "slots"]);
-    let status = server.refused(Say::Heartbeat(Heartbeat {})).await;
+    let status = server.refused(Say::Heartbeat(Heartbeat::default())).await;
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert_eq!(world.store.worker_count(), 0);
-
     let mut worker = server.worker(hello("test", 1)).await;
     let id = world.submit(request()).await;
     worker.start().await;

@@ -1,6 +1,12 @@
 //! A store in memory. It does what [`Lifecycle`] says, and fails as it is told to.
 
+mod compose;
+mod faults;
+mod kinds;
+mod limits;
+mod operations;
 mod schedules;
+mod webhooks;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -16,10 +22,12 @@ use forebay_core::{
 use forebay_store::{
     Admin, Changed, ClaimRequest, Claimed, Completed, Completion, Dispatch, Execute, Heartbeat,
     HeartbeatReply, OldestReady, Operate, Page, PageToken, ProgressNote, QueueCounts, Read, ReadySink,
-    ReadyWalk, Record, Recorded, Reject, Rejects, Republished, Result, StartRequest, StoreError, TaskFilter,
-    record_then_claim,
+    ReadyWalk, Record, Recorded, Recording, Reject, Rejects, Republished, Result, StartRequest, StoreError,
+    TaskFilter, record_then_claim,
 };
 use tokio::sync::watch;
+
+use self::faults::Faults;
 
 struct Row {
     task: Submission,
@@ -51,28 +59,13 @@ struct State {
     schedules: BTreeMap<ScheduleName, schedules::Kept>,
     /// Tasks that no statement may contain.
     poison: HashSet<TaskId>,
+    composed: compose::Composed,
     fenced: usize,
     heartbeats: usize,
     /// How often it was said how far a task is.
     progress_notes: usize,
     /// Outcomes that were handed in, whatever became of them.
     completions: usize,
-}
-
-/// What goes wrong on one connection.
-#[derive(Debug, Default)]
-struct Faults {
-    /// Nothing is answered.
-    away: bool,
-    /// So many calls are obeyed, and not answered.
-    lost_answers: usize,
-    lost_claims: bool,
-    /// Which queues are paused is not answered.
-    hidden_pauses: bool,
-    /// Calls that were refused because it is away.
-    refused: usize,
-    /// What was said of progress while it is away.
-    unheard: usize,
 }
 
 /// A connection to the store: all clones by [`MemoryStore::connection`] share the data, each fails by itself.
@@ -115,30 +108,8 @@ impl MemoryStore {
         self.slow_to_register.send_replace(slow);
     }
 
-    pub(crate) fn set_away(&self, away: bool) {
-        self.faults.lock().unwrap().away = away;
-    }
-
-    pub(crate) fn lose_answers(&self, count: usize) {
-        self.faults.lock().unwrap().lost_answers = count;
-    }
-
-    /// The answers to claims are lost, those that refuse excepted.
-    pub(crate) fn lose_claims(&self, lost: bool) {
-        self.faults.lock().unwrap().lost_claims = lost;
-    }
-
-    pub(crate) fn hide_pauses(&self, hidden: bool) {
-        self.faults.lock().unwrap().hidden_pauses = hidden;
-    }
-
     pub(crate) fn heartbeats(&self) -> usize {
         self.state().heartbeats
-    }
-
-    /// How often it was said in vain how far a task is.
-    pub(crate) fn unheard_notes(&self) -> usize {
-        self.faults.lock().unwrap().unheard
     }
 
     /// How often it was heard how far a task is, whatever became of it.
@@ -154,11 +125,6 @@ impl MemoryStore {
 
     pub(crate) fn worker_count(&self) -> usize {
         self.state().workers.len()
-    }
-
-    /// How many calls were refused, or made while it was away.
-    pub(crate) fn refused_calls(&self) -> usize {
-        self.faults.lock().unwrap().refused
     }
 
     pub(crate) fn poison(&self, id: TaskId) {
@@ -256,6 +222,7 @@ fn task_of(row: &Row) -> Task {
             .map(|(_, progress)| progress),
         traceparent: task.traceparent.clone(),
         fingerprint: task.fingerprint,
+        terms: None,
     }
 }
 
@@ -342,12 +309,12 @@ fn take_back(state: &mut State, dead: impl Fn(&Worker) -> bool, lost_max: u32) -
 
 #[async_trait]
 impl Record for MemoryStore {
-    async fn record(&self, batch: &[Submission]) -> Result<Vec<Recorded>> {
+    async fn record_and_tell(&self, batch: &[Submission]) -> Result<Recording> {
         self.call("record", |state| {
             if batch.iter().any(|task| state.poison.contains(&task.id)) {
                 return Err(refused("record"));
             }
-            Ok(batch.iter().map(|task| insert(state, task)).collect())
+            Ok(compose::record(state, batch))
         })
     }
 
@@ -436,7 +403,10 @@ impl Execute for MemoryStore {
         claim: ClaimId,
         batch: &[StartRequest],
     ) -> Result<Vec<(Recorded, Option<Claimed>)>> {
-        record_then_claim(self, worker, claim, batch).await
+        let requests: Vec<&StartRequest> = batch.iter().collect();
+        let claim =
+            move |requests: Vec<ClaimRequest>| async move { self.claim(worker, claim, &requests).await };
+        record_then_claim(self, &requests, claim).await
     }
 
     async fn complete(
@@ -481,6 +451,10 @@ impl Execute for MemoryStore {
 
 fn claim_one(state: &mut State, worker: WorkerId, request: &ClaimRequest) -> Option<Claimed> {
     let row = state.tasks.get_mut(&request.ready.id)?;
+    let expires_at = row.task.terms.as_ref().and_then(|terms| terms.expires_at);
+    if row.lifecycle.fence == 0 && expires_at.is_some_and(|at| at <= now()) {
+        return None;
+    }
     row.lifecycle.claim(request.ready.fence, worker, now()).ok()?;
     row.started_at = Some(now());
     if row.max_attempts == 0 {
@@ -501,6 +475,8 @@ fn claim_one(state: &mut State, worker: WorkerId, request: &ClaimRequest) -> Opt
         payload: row.task.payload.clone(),
         queued_at: row.queued_at,
         traceparent: row.task.traceparent.clone(),
+        terms: row.task.terms.clone(),
+        limited: false,
     })
 }
 
@@ -623,6 +599,26 @@ impl Dispatch for MemoryStore {
         })
     }
 
+    async fn expire_due(&self, limit: usize) -> Result<forebay_store::Expired> {
+        self.call("expire", |state| {
+            let is_late = |row: &&mut Row| {
+                let terms = row.task.terms.as_ref();
+                terms.is_some_and(|terms| terms.expires_at.is_some_and(|at| at <= now()))
+            };
+            let late = state.tasks.values_mut().filter(is_late);
+            let expired = late.filter_map(|row| {
+                row.lifecycle.expire().ok()?;
+                row.finished_at = Some(now());
+                Some(event_of(row))
+            });
+            let events: Vec<TaskEvent> = expired.take(limit).collect();
+            Ok(forebay_store::Expired {
+                looked_at: events.len(),
+                events,
+            })
+        })
+    }
+
     async fn watermarks(&self) -> Result<Vec<(Lane, Timestamp)>> {
         self.call("read watermarks", |state| {
             let mut newest: BTreeMap<Lane, Timestamp> = BTreeMap::new();
@@ -649,6 +645,14 @@ impl Read for MemoryStore {
         self.call("get", |state| Ok(state.tasks.get(&id).map(task_of)))
     }
 
+    async fn unique_holder(
+        &self,
+        _: &forebay_core::Project,
+        _: forebay_core::UniqueMark,
+    ) -> Result<Option<Task>> {
+        Ok(None)
+    }
+
     async fn list(&self, _filter: &TaskFilter, page_size: usize, _page: Option<PageToken>) -> Result<Page> {
         self.call("list", |state| {
             Ok(Page {
@@ -673,6 +677,7 @@ impl Read for MemoryStore {
                 name,
                 running: 0,
                 scheduled: 0,
+                throttled: 0,
             };
             Ok(names.into_iter().map(counts).collect())
         })
@@ -701,6 +706,13 @@ impl Read for MemoryStore {
         Err(StoreError::Corrupt(
             "the worker does not read what it set aside".into(),
         ))
+    }
+}
+
+#[async_trait]
+impl forebay_store::Explain for MemoryStore {
+    async fn place(&self, _: TaskId) -> Result<Option<forebay_store::Place>> {
+        Err(StoreError::Corrupt("the worker explains nothing".into()))
     }
 }
 

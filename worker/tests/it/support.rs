@@ -76,7 +76,7 @@ pub(crate) fn settings() -> HandlerSettings {
             attempts_max: 3,
             ..RetryPolicy::default()
         },
-        concurrency: None,
+        ..HandlerSettings::default()
     }
 }
 
@@ -207,12 +207,14 @@ impl World {
 impl Running {
     /// Stops it in good order.
     pub(crate) async fn drain(self) {
+        self.drains().await.expect("it ends in order");
+    }
+
+    /// Stops it, and tells whether all that it had done was stored.
+    pub(crate) async fn drains(self) -> anyhow::Result<()> {
         self.stop.cancel();
         let ended = tokio::time::timeout(PATIENCE, self.run).await;
-        ended
-            .expect("it drains in time")
-            .expect("it does not panic")
-            .expect("it ends in order");
+        ended.expect("it drains in time").expect("it does not panic")
     }
 
     /// Waits for it to end by itself.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 use forebay_core::{Schedule, ScheduleName, Timestamp};
-use forebay_store::{Fired, PutSchedule, Result, Schedules};
+use forebay_store::{Fired, LISTED_BYTES_MAX, PutSchedule, Result, Schedules};
 
 use super::{Fake, not_faked};
 
@@ -26,10 +26,25 @@ impl Schedules for Fake {
         Ok(self.store("read a schedule").await?.schedules.get(name).cloned())
     }
 
+    async fn pause_schedule(&self, name: &ScheduleName, paused: bool) -> Result<Option<Schedule>> {
+        let mut inner = self.store("pause a schedule").await?;
+        let Some(schedule) = inner.schedules.get_mut(name) else {
+            return Ok(None);
+        };
+        *schedule = schedule.resting(paused, schedule.updated_at);
+        Ok(Some(schedule.clone()))
+    }
+
     async fn schedules(&self, page_size: usize, after: Option<&ScheduleName>) -> Result<Vec<Schedule>> {
         let inner = self.store("list schedules").await?;
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut bytes = 0;
         let page = inner.schedules.range((after, Bound::Unbounded)).take(page_size);
+        let page = page.take_while(|(_, schedule)| {
+            let before = bytes;
+            bytes += schedule.task.payload.as_bytes().len();
+            before < LISTED_BYTES_MAX
+        });
         Ok(page.map(|(_, schedule)| schedule.clone()).collect())
     }
 

@@ -26,6 +26,7 @@ fn task(number: u32, payload_bytes: usize) -> Submission {
         created_at: from_unix_micros(5),
         fingerprint: None,
         traceparent: None,
+        terms: None,
     }
 }
 

@@ -26,6 +26,7 @@ pub async fn signals_reach_all_who_listen(fixture: impl Fixture) {
         Signal::Events(vec![event.clone(), event]),
         Signal::Progress(vec![task.id]),
         Signal::QueuesChanged,
+        Signal::Due,
     ] {
         broker.signal(signal.clone()).await.expect("a healthy broker");
         for listener in &mut listeners {

@@ -18,6 +18,7 @@ fn submission() -> Submission {
         created_at: from_unix_micros(1_700_000_000_000_002),
         fingerprint: Some(Fingerprint([9; 16])),
         traceparent: TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        terms: None,
     }
 }
 
@@ -102,6 +103,7 @@ fn signals_are_read_back() {
         Signal::Cancel(vec![TaskId::from_bytes([4; 16])]),
         Signal::Progress(vec![TaskId::from_bytes([5; 16]), TaskId::from_bytes([6; 16])]),
         Signal::QueuesChanged,
+        Signal::Due,
     ] {
         assert_eq!(decode_signal(encode_signal(&signal)), Ok(signal));
     }
@@ -110,9 +112,10 @@ fn signals_are_read_back() {
 /// Processes of two versions listen to one another while one replaces the other.
 #[test]
 fn a_signal_of_a_later_version_says_nothing() {
-    let later = Bytes::from_static(b"\x28\x01\x32\x02hi");
+    let later = Bytes::from_static(b"\x30\x01\x3a\x02hi");
     assert_eq!(decode_signal(later), Ok(Signal::Events(Vec::new())));
     assert_eq!(encode_signal(&Signal::QueuesChanged), b"\x18\x01"[..]);
+    assert_eq!(encode_signal(&Signal::Due), b"\x28\x01"[..]);
 }
 
 fn generated_submission() -> impl Strategy<Value = wire::Submission> {
@@ -136,6 +139,7 @@ fn generated_submission() -> impl Strategy<Value = wire::Submission> {
             any::<i64>(),
             vec(any::<u8>(), 0..20),
             "(|00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01)",
+            r#"(|\{\}|\{"limit_key":"(a|\\n)?"\}|\[)"#,
         ),
     )
         .prop_map(|(names, bounds, rest)| wire::Submission {
@@ -152,7 +156,17 @@ fn generated_submission() -> impl Strategy<Value = wire::Submission> {
             created_at_unix_micros: rest.0,
             fingerprint: rest.1.into(),
             traceparent: rest.2,
+            terms: rest.3,
         })
+}
+
+fn terms(name: &str, number: u32) -> Box<Terms> {
+    Box::new(Terms {
+        heartbeat_timeout: Some(Duration::from_millis(number.into())),
+        limit_key: name.parse().ok(),
+        notify: vec![name.parse().unwrap()],
+        ..Terms::default()
+    })
 }
 
 fn submissions() -> impl Strategy<Value = Submission> {
@@ -182,6 +196,7 @@ fn submissions() -> impl Strategy<Value = Submission> {
             created_at: from_unix_micros(bounds.0.unwrap_or(0)),
             fingerprint: fingerprint.map(Fingerprint),
             traceparent: None,
+            terms: bounds.1.map(|number| terms(&name, number)),
         })
 }
 

@@ -32,6 +32,13 @@ enum Step {
         worker: u8,
     },
     Dispatch,
+    /// A limit holds it back, for a time or until there is room.
+    Throttle {
+        fence: u32,
+        seconds: Option<i64>,
+    },
+    Release,
+    Expire,
     Cancel,
     Tick {
         seconds: i64,
@@ -59,6 +66,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(fence, worker, decision)| Step::Complete { fence, worker, decision }),
         2 => (0..3_u8).prop_map(|worker| Step::TakeBack { worker }),
         2 => Just(Step::Dispatch),
+        2 => (0..6_u32, prop::option::of(0..200_i64))
+            .prop_map(|(fence, seconds)| Step::Throttle { fence, seconds }),
+        1 => Just(Step::Release),
+        1 => Just(Step::Expire),
         1 => Just(Step::Cancel),
         2 => (0..200_i64).prop_map(|seconds| Step::Tick { seconds }),
     ]
@@ -75,6 +86,12 @@ fn apply(task: &mut Lifecycle, step: &Step, now: &mut i64) -> bool {
         } => task.complete(fence, worker(w), decision, at(*now)).is_ok(),
         Step::TakeBack { worker: w } => task.take_back(worker(w), LOST_MAX, at(*now)).is_ok(),
         Step::Dispatch => task.dispatch(at(*now)).is_ok(),
+        Step::Throttle { fence, seconds } => {
+            let until = seconds.map(|seconds| at(*now + seconds));
+            task.throttle(fence, until, at(*now)).is_ok()
+        }
+        Step::Release => task.release(at(*now)).is_ok(),
+        Step::Expire => task.expire().is_ok(),
         Step::Cancel => task.cancel().is_ok(),
         Step::Tick { seconds } => {
             *now += seconds;
@@ -90,6 +107,7 @@ fn settle(task: &mut Lifecycle, now: &mut i64) {
         if let (State::Running, Some(holder)) = (task.state, task.worker) {
             let _ = task.take_back(holder, LOST_MAX, at(*now));
         }
+        let _ = task.release(at(*now));
         let _ = task.dispatch(at(*now));
         if task.claim(task.fence, worker(9), at(*now)).is_ok() {
             task.complete(task.fence, worker(9), Decision::Succeed, at(*now))
@@ -102,10 +120,14 @@ proptest! {
     #[test]
     fn any_interleaving_ends_in_exactly_one_outcome(
         scheduled in any::<bool>(),
+        blocked in any::<bool>(),
         steps in prop::collection::vec(step(), 0..60),
     ) {
         let mut now = 0;
         let mut task = Lifecycle::accepted(scheduled.then(|| at(50)));
+        if blocked {
+            task.state = State::Blocked;
+        }
         let mut outcomes = 0;
         let mut fence = 0;
         for step in &steps {
@@ -120,6 +142,7 @@ proptest! {
             }
             prop_assert!(task.fence >= fence, "the fence went back");
             prop_assert!(task.attempt <= task.fence);
+            prop_assert!(task.state != State::Expired || task.fence == 0, "what was started has expired");
             prop_assert!(task.lost <= LOST_MAX);
             fence = task.fence;
         }
@@ -196,6 +219,60 @@ fn a_cancellation_outlives_the_worker_that_should_have_obeyed_it() {
     assert_eq!(task.state, State::Running);
     task.take_back(worker(1), LOST_MAX, at(0)).unwrap();
     assert_eq!(task.state, State::Cancelled);
+}
+
+#[test]
+fn what_a_limit_holds_back_is_not_started_and_costs_nothing() {
+    let mut task = Lifecycle::accepted(None);
+    task.throttle(0, None, at(0)).unwrap();
+    assert_eq!((task.state, task.fence, task.attempt), (State::Throttled, 0, 0));
+    assert_eq!(task.claim(0, worker(1), at(10)), Err(Refused::NotDue));
+    assert_eq!(task.dispatch(at(10)), Err(Refused::NotDue));
+    task.release(at(10)).unwrap();
+    task.dispatch(at(10)).unwrap();
+    task.claim(0, worker(1), at(10)).unwrap();
+    assert_eq!((task.fence, task.attempt), (1, 1));
+    assert_eq!(
+        task.throttle(0, None, at(10)),
+        Err(Refused::State(State::Running))
+    );
+}
+
+#[test]
+fn what_is_held_back_for_a_time_comes_by_itself() {
+    let mut task = Lifecycle::accepted(None);
+    task.throttle(0, Some(at(30)), at(0)).unwrap();
+    assert_eq!(task.claim(0, worker(1), at(29)), Err(Refused::NotDue));
+    task.claim(0, worker(1), at(30)).unwrap();
+}
+
+#[test]
+fn what_waited_for_others_still_waits_for_its_time() {
+    let mut task = Lifecycle::accepted(Some(at(50)));
+    task.state = State::Blocked;
+    assert_eq!(
+        task.claim(0, worker(1), at(60)),
+        Err(Refused::State(State::Blocked))
+    );
+    task.release(at(10)).unwrap();
+    assert_eq!((task.state, task.run_at), (State::Scheduled, Some(at(50))));
+}
+
+#[test]
+fn only_what_was_never_started_expires() {
+    let mut task = Lifecycle::accepted(None);
+    task.claim(0, worker(1), at(0)).unwrap();
+    assert_eq!(task.expire(), Err(Refused::State(State::Running)));
+    let retry = Decision::Retry {
+        delay: Duration::ZERO,
+    };
+    task.complete(1, worker(1), retry, at(0)).unwrap();
+    assert_eq!(task.expire(), Err(Refused::State(State::Retrying)));
+    let mut task = Lifecycle::accepted(None);
+    task.expire().unwrap();
+    assert_eq!(task.state, State::Expired);
+    task.retry(at(5)).unwrap();
+    assert_eq!(task.state, State::Retrying);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Cron expressions and time zones: which instants are ticks. The grammar is croner's, which also walks the calendar;
 //! what happens where a wall clock is set forward or back is decided here.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use croner::parser::{CronParser, Year};
 use jiff::{
@@ -45,15 +45,16 @@ impl Cron {
         &self.text
     }
 
-    /// The first tick after `after`. `None` where there is none in some thousand years.
+    /// The first tick after `after`. `None` where there is none in some thousand years, or where the zone is not known here.
     #[must_use]
     pub fn next(&self, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
+        let zone = zone.rules.as_ref()?;
         // Ticks are whole seconds.
         let after = Timestamp::from_second(after.as_microsecond().div_euclid(1_000_000)).ok()?;
         if self.names_hours {
-            self.next_of_hours(&zone.0, after)
+            self.next_of_hours(zone, after)
         } else {
-            self.next_shown(&zone.0, after)
+            self.next_shown(zone, after)
         }
     }
 
@@ -196,7 +197,11 @@ pub struct UnknownTimeZone;
 
 /// A time zone of the IANA database, by its name. `UTC` unless said.
 #[derive(Clone)]
-pub struct TimeZone(jiff::tz::TimeZone);
+pub struct TimeZone {
+    name: Arc<str>,
+    /// `None` where this machine does not know the zone.
+    rules: Option<jiff::tz::TimeZone>,
+}
 
 /// Zones are the same by their name: what it means may be said anew by a newer database of zones.
 impl PartialEq for TimeZone {
@@ -206,21 +211,40 @@ impl PartialEq for TimeZone {
 }
 
 impl TimeZone {
+    /// The zone that was accepted under this name, by a machine that knew it. This one may not: then nothing can be said of
+    /// its ticks here.
+    #[must_use]
+    pub fn kept(name: &str) -> Self {
+        name.parse().unwrap_or_else(|UnknownTimeZone| Self {
+            name: name.into(),
+            rules: None,
+        })
+    }
+
+    /// Whether this machine knows it.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.rules.is_some()
+    }
+
     /// Its name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.iana_name().unwrap_or("UTC")
+        &self.name
     }
 
     #[cfg(test)]
-    pub(super) fn zone(&self) -> &jiff::tz::TimeZone {
-        &self.0
+    pub(super) fn rules(&self) -> &jiff::tz::TimeZone {
+        self.rules.as_ref().expect("it is known")
     }
 }
 
 impl Default for TimeZone {
     fn default() -> Self {
-        Self(jiff::tz::TimeZone::UTC)
+        Self {
+            name: "UTC".into(),
+            rules: Some(jiff::tz::TimeZone::UTC),
+        }
     }
 }
 
@@ -228,11 +252,13 @@ impl FromStr for TimeZone {
     type Err = UnknownTimeZone;
 
     fn from_str(name: &str) -> Result<Self, UnknownTimeZone> {
-        let zone = jiff::tz::TimeZone::get(name).map_err(|_| UnknownTimeZone)?;
-        if zone.is_unknown() || zone.iana_name().is_none() {
-            return Err(UnknownTimeZone);
-        }
-        Ok(Self(zone))
+        let rules = jiff::tz::TimeZone::get(name).map_err(|_| UnknownTimeZone)?;
+        let name = rules.iana_name().filter(|_| !rules.is_unknown());
+        let name = name.ok_or(UnknownTimeZone)?.into();
+        Ok(Self {
+            name,
+            rules: Some(rules),
+        })
     }
 }
 

@@ -117,6 +117,21 @@ fn accept_task(mut task: SubmitRequest, now: Timestamp, wrong: &mut Vec<Violatio
     given_by_the_tick(task.run_at.take().is_some(), "/task/run_at");
     given_by_the_tick(task.delay_seconds.take().is_some(), "/task/delay_seconds");
     given_by_the_tick(task.idempotency_key.take().is_some(), "/task/idempotency_key");
+    let terms = &task.terms;
+    for (given, member) in [
+        (terms.expires_at.is_some(), "expires_at"),
+        (
+            terms.schedule_to_start_timeout_seconds.is_some(),
+            "schedule_to_start_timeout_seconds",
+        ),
+        (terms.unique.is_some(), "unique"),
+        (!terms.after.is_empty(), "after"),
+    ] {
+        if given {
+            let detail = "must not be given: it is possible for a single task only";
+            wrong.push(Violation::invalid(format!("/task/{member}"), detail));
+        }
+    }
     match task.accept(now, &[0; 10]) {
         Ok(task) => (wrong.len() == before).then(|| ScheduledTask {
             project: task.project,
@@ -126,6 +141,7 @@ fn accept_task(mut task: SubmitRequest, now: Timestamp, wrong: &mut Vec<Violatio
             tags: task.tags,
             max_attempts: task.max_attempts,
             timeout: task.timeout,
+            terms: task.terms,
         }),
         Err(violations) => {
             wrong.extend(violations.into_iter().map(|violation| Violation {

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 use forebay_core::QueueName;
 
 use super::values::{
-    BrokerUrl, ByteSize, DatabaseUrl, List, ListenAddr, LogFormat, Role, log_filter, otlp_endpoint,
+    BrokerUrl, ByteSize, DatabaseUrl, List, ListenAddr, LogFormat, Network, Role, log_filter, otlp_endpoint,
     positive_duration, server_url, yes_or_no,
 };
 
@@ -158,7 +158,8 @@ pub struct WorkerArgs {
         long,
         env = "FOREBAY_QUEUES",
         value_name = "QUEUES",
-        default_value = "default"
+        default_value = "default",
+        value_parser = super::values::queues
     )]
     pub queues: List<QueueName>,
     /// How many tasks it runs at once.
@@ -179,6 +180,10 @@ pub struct WorkerArgs {
     #[arg(long, env = "FOREBAY_RETENTION_DAYS", value_name = "DAYS",
         value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub retention_days: Option<u32>,
+    /// To which networks or addresses that are not public webhooks are delivered nevertheless, separated by commas. A
+    /// part of dispatching. None unless set.
+    #[arg(long, env = "FOREBAY_WEBHOOK_ALLOW_PRIVATE", value_name = "NETWORKS")]
+    pub webhook_allow_private: Option<List<Network>>,
 }
 
 /// How long workers live without a sign of life.

@@ -172,6 +172,16 @@ fn everything_wrong_is_said_at_once_and_names_its_source() {
 }
 
 #[test]
+fn the_queue_of_deliveries_is_not_for_workers() {
+    let text = format!("default,{}", forebay_core::WEBHOOK_QUEUE);
+    let lines = problems(&["worker", "--queues", &text], &[], "");
+    assert!(
+        lines.iter().any(|line| line.contains("Forebay's own")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
 fn a_broken_file_is_one_line_with_its_number() {
     let lines = problems(&["dev"], &[], "http_addr = '127.0.0.1:1'\nname = \n");
     assert_eq!(lines.len(), 1, "{lines:?}");

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use forebay_core::QueueName;
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 /// An address to listen on. `:8080` means all interfaces, port 0 a port that the system chooses.
@@ -124,6 +126,36 @@ where
             return Err("must name at least one, and separates several by commas".to_owned());
         }
         Ok(Self(items))
+    }
+}
+
+/// Parses the queues that a worker reads. Forebay's own is none of them.
+///
+/// # Errors
+/// Where the text is anything else; the message says what is allowed.
+pub fn queues(text: &str) -> Result<List<QueueName>, String> {
+    let queues = text.parse::<List<QueueName>>()?;
+    match queues.0.iter().find(|queue| queue.is_reserved()) {
+        Some(own) => Err(format!(
+            "{own:?} is Forebay's own, for the deliveries of webhooks"
+        )),
+        None => Ok(queues),
+    }
+}
+
+/// A network such as `10.0.0.0/8`, or a single address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let network = text.parse::<IpNet>();
+        let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network
+            .map(Self)
+            .map_err(|_| "must be a network such as 10.0.0.0/8, or an address such as 127.0.0.1")
     }
 }
 

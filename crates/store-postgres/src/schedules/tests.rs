@@ -98,7 +98,24 @@ async fn one_that_cannot_be_read_keeps_no_other() {
         .await
         .expect("fire");
     assert_eq!((again.unreadable.len(), again.next_in), (1, None));
-    store.schedule(&strange.name).await.expect_err("it is told so");
+    let kept = store
+        .schedule(&strange.name)
+        .await
+        .expect("read")
+        .expect("it is there");
+    assert_eq!(
+        (kept.time_zone.as_str(), kept.time_zone.is_known()),
+        ("Mars/Olympus_Mons", false)
+    );
+    assert_eq!(
+        (kept.upcoming(kept.created_at, 5), kept.next_tick),
+        (Vec::new(), strange.next_tick)
+    );
+    assert_eq!(
+        store.schedules(10, None).await.expect("read").len(),
+        2,
+        "it keeps no other from being listed"
+    );
     let put = store.put_schedule(&strange).await.expect("put");
     assert!(!put.is_new);
     let repaired = store.schedule(&strange.name).await.expect("read");

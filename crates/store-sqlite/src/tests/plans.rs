@@ -6,7 +6,20 @@ use forebay_store::PageToken;
 use super::*;
 
 /// Each statement that must stay fast, and the index that it must use.
-const PLANS: [(&str, &str); 22] = [
+const PLANS: [(&str, &str); 31] = [
+    (
+        include_str!("../../queries/operation_walk.sql"),
+        "sqlite_autoindex_tasks_1 (id>? AND id<?)",
+    ),
+    (include_str!("../../queries/place.sql"), "tasks_waiting"),
+    (
+        include_str!("../../queries/delete_task.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/operations_due.sql"),
+        "operations_look_at",
+    ),
     (
         include_str!("../../queries/claim.sql"),
         "sqlite_autoindex_tasks_1 (id=?)",
@@ -84,6 +97,26 @@ const PLANS: [(&str, &str); 22] = [
     (
         include_str!("../../queries/schedules_due.sql"),
         "schedules_look_at (look_at<?)",
+    ),
+    (
+        include_str!("../../queries/limit_candidates.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/throttle.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/throttled_heads.sql"),
+        "throttled_line (use_id=? AND phase=? AND priority=?)",
+    ),
+    (
+        include_str!("../../queries/holds_of_starts.sql"),
+        "sqlite_autoindex_tasks_1 (id=?)",
+    ),
+    (
+        include_str!("../../queries/holds_of_worker.sql"),
+        "tasks_running (worker=?)",
     ),
     (
         include_str!("../../queries/unfinished.sql"),

@@ -299,6 +299,7 @@ impl World {
             result: None,
             error: None,
             log: None,
+            limited: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::{Decision, State, Submission, TaskId, Timestamp};
+use forebay_core::{Decision, LimitRequest, RateRequest, State, Submission, TaskId, Timestamp};
 
 use super::support::*;
 use crate::{Heartbeat, PageToken, Store, TaskFilter};
@@ -261,12 +261,41 @@ pub async fn a_filter_goes_on_over_pages(store: Arc<dyn Store>) {
     assert_eq!(sorted(seen), sorted(tasks.iter().step_by(30).map(|task| task.id)));
 }
 
-/// Waiting is counted by the tasks, running by what the workers say.
+/// Waiting is counted by the tasks, running by what the workers say. What a limit holds back is neither scheduled nor
+/// ready, whether it waits for room or for its turn.
 pub async fn queues_count_what_waits_and_what_runs(store: Arc<dyn Store>) {
     let in_queue = |task: Submission, name: &str| Submission {
         lane: lane(name),
         ..task
     };
+    // Before anything is claimed: a store may go by the rules that it has read for a while.
+    let at_a_time = LimitRequest {
+        queue: Some("c".to_owned()),
+        concurrency: Some(1),
+        ..LimitRequest::default()
+    };
+    let hourly = LimitRequest {
+        queue: Some("d".to_owned()),
+        rate: Some(RateRequest {
+            count: 1,
+            per_seconds: 3_600.0,
+            burst: None,
+        }),
+        ..LimitRequest::default()
+    };
+    for (name, limit) in [("c", at_a_time), ("d", hourly)] {
+        let rule = limit.accept(name.parse().expect("a name")).expect("a limit");
+        store.put_limit(&rule).await.expect("put a limit");
+    }
+    let limited = worker(&*store).await;
+    for (name, count) in [("c.default", 3), ("d.low", 2)] {
+        for _ in 0..count {
+            let task = in_queue(task(&*store).await, name);
+            record(&*store, &task).await;
+            let asked = store.claim(limited, claim_id(), &[wants_new(&task)]).await;
+            asked.expect("claim");
+        }
+    }
     for name in ["b.high", "b.low"] {
         record(&*store, &in_queue(parked(&*store, 3_600).await, name)).await;
     }
@@ -282,9 +311,18 @@ pub async fn queues_count_what_waits_and_what_runs(store: Arc<dyn Store>) {
     let queues = store.queues().await.expect("list the queues");
     let counts: Vec<_> = queues
         .iter()
-        .map(|it| (it.name.as_str(), it.running, it.scheduled))
+        .map(|it| (it.name.as_str(), it.running, it.scheduled, it.throttled))
         .collect();
-    assert_eq!(counts, [("a", 0, 0), ("b", 5, 2), ("default", 0, 1)]);
+    assert_eq!(
+        counts,
+        [
+            ("a", 0, 0, 0),
+            ("b", 5, 2, 0),
+            ("c", 0, 0, 2),
+            ("d", 0, 0, 1),
+            ("default", 0, 1, 0)
+        ]
+    );
 }
 
 /// The clock that everything is counted by.

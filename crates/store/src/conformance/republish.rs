@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::{Decision, Submission, TaskId, Timestamp};
+use forebay_core::{Decision, State, Submission, TaskId, Timestamp};
 
 use super::support::*;
 use crate::{Republished, Store};
@@ -97,6 +97,36 @@ pub async fn what_was_recorded_late_is_found_below_the_floor(store: Arc<dyn Stor
     assert!(claim(&*store, worker, wants_new(&late[1])).await.is_some());
     let later = plus(now(&*store).await, 3_600);
     let last = pass(&*store, "default.default", later, first.floor, &sink).await;
+    assert_eq!((last.count, sink.ids().len()), (0, 2));
+}
+
+/// The id of what comes late to a batch is as old as the batch.
+pub async fn an_id_of_long_ago_is_found_too(store: Arc<dyn Store>) {
+    let at = now(&*store).await;
+    let of_long_ago = || Submission {
+        id: task_at(plus(at, -3 * 86_400)).id,
+        terms: Some(Box::default()),
+        ..task_at(at)
+    };
+    let tasks = [of_long_ago(), of_long_ago(), of_long_ago()];
+    store.record(&tasks).await.expect("record");
+    // Its message is on its way, so it is not dispatched.
+    let sink = Sink::open();
+    store.dispatch_due(10, &sink).await.expect("dispatch");
+    assert_eq!(sink.ids(), []);
+    let worker = worker(&*store).await;
+    assert!(claim(&*store, worker, wants_new(&tasks[0])).await.is_some());
+    let recorded_by = now(&*store).await;
+    let horizon = now_after(&*store, recorded_by).await;
+    let answer = pass(&*store, "default.default", horizon, plus(at, -60), &sink).await;
+    assert_eq!((answer.count, sorted(sink.ids())), (2, ids(&tasks[1..])));
+    assert_eq!(get(&*store, tasks[1].id).await.state, State::Queued);
+    let again = pass(&*store, "default.default", horizon, answer.floor, &sink).await;
+    assert_eq!((again.count, sink.ids().len()), (0, 2));
+    store.cancel(tasks[1].id).await.expect("cancel");
+    assert!(claim(&*store, worker, wants_new(&tasks[2])).await.is_some());
+    let later = plus(now(&*store).await, 3_600);
+    let last = pass(&*store, "default.default", later, answer.floor, &sink).await;
     assert_eq!((last.count, sink.ids().len()), (0, 2));
 }
 

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use forebay_core::{
-    Overlap, QueueName, Schedule, ScheduleName, ScheduleRequest, State, SubmitRequest, Task, TaskId,
-    Timestamp,
+    Json, Overlap, PAYLOAD_BYTES_MAX, QueueName, Schedule, ScheduleName, ScheduleRequest, State,
+    SubmitRequest, Task, TaskId, TimeZone, Timestamp,
 };
 use tokio::task::JoinSet;
 
 use super::support::*;
-use crate::{Fired, Store, TaskFilter};
+use crate::{Fired, LISTED_BYTES_MAX, Store, TaskFilter};
 
 /// A time that is far ahead, so that what is fired by it is not due by the store's own clock.
 fn later(seconds: i64) -> Timestamp {
@@ -207,6 +207,23 @@ pub async fn they_are_listed_by_name(store: Arc<dyn Store>) {
     assert_eq!(names, sorted);
 }
 
+/// A page ends with the schedule with which there is enough to carry.
+pub async fn a_page_of_large_ones_is_short(store: Arc<dyn Store>) {
+    let mut large = request("0 3 * * *");
+    let payload = format!("\"{}\"", "é".repeat((PAYLOAD_BYTES_MAX - 2) / 2));
+    large.task.payload = Json::parse(payload.as_bytes()).ok();
+    for number in 10..30 {
+        let schedule = schedule(&number.to_string(), large.clone());
+        store.put_schedule(&schedule).await.expect("put");
+    }
+    let first = store.schedules(50, None).await.expect("list");
+    assert_eq!(first.len(), LISTED_BYTES_MAX / PAYLOAD_BYTES_MAX);
+    let after = first.last().map(|schedule| schedule.name.clone());
+    let rest = store.schedules(50, after.as_ref()).await.expect("list");
+    assert_eq!(first.len() + rest.len(), 20);
+    assert_eq!(store.schedules(3, None).await.expect("list").len(), 3);
+}
+
 /// What it has submitted stays.
 pub async fn a_deleted_schedule_is_gone_and_its_tasks_stay(store: Arc<dyn Store>) {
     minutely(&*store, "a", Overlap::Allow).await;
@@ -296,6 +313,83 @@ pub async fn a_paused_schedule_rests(store: Arc<dyn Store>) {
     let next = resumed.upcoming(resumed.updated_at, 1)[0];
     assert_eq!(resumed.next_tick, Some(next), "from now on");
     assert_eq!(fire(&*store, 0).await.events.len(), 1);
+}
+
+/// Nothing else of it changes, whatever is put meanwhile; and twice is as once.
+pub async fn it_is_paused_and_resumed_and_stays_as_it_was(store: Arc<dyn Store>) {
+    let pause = async |paused| store.pause_schedule(&name("a"), paused).await.expect("pause");
+    assert_eq!(pause(true).await, None);
+    let first = minutely(&*store, "a", Overlap::Queue).await;
+    let paused = pause(true).await.expect("it is there");
+    assert_eq!((paused.next_tick, paused.paused), (None, true));
+    assert!(paused.updated_at > first.updated_at);
+    let same = Schedule {
+        paused: false,
+        next_tick: first.next_tick,
+        updated_at: first.updated_at,
+        ..paused.clone()
+    };
+    assert_eq!(same, first);
+    assert_eq!(
+        pause(true).await,
+        Some(paused.clone()),
+        "the second time changes nothing"
+    );
+    assert_eq!(kept(&*store, "a").await, paused);
+    assert_eq!(fire(&*store, 600).await.events.len(), 0);
+
+    let other = Schedule {
+        jitter: Duration::from_secs(5),
+        paused: true,
+        ..first.clone()
+    };
+    store.put_schedule(&other).await.expect("put");
+    let resumed = pause(false).await.expect("it is there");
+    assert_eq!((resumed.paused, resumed.jitter), (false, Duration::from_secs(5)));
+    let next = resumed.upcoming(resumed.updated_at.max(later(0)), 1)[0];
+    assert_eq!(resumed.next_tick, Some(next), "from now on");
+    assert_eq!(kept(&*store, "a").await, resumed);
+}
+
+/// One whose next tick cannot be told here may rest, and stays at rest: no dispatcher would look at it.
+pub async fn one_of_an_unknown_zone_is_not_resumed(store: Arc<dyn Store>) {
+    let strange = Schedule {
+        time_zone: TimeZone::kept("Mars/Olympus_Mons"),
+        ..schedule("a", request("0 3 * * *"))
+    };
+    store.put_schedule(&strange).await.expect("put");
+    let paused = store.pause_schedule(&name("a"), true).await.expect("pause");
+    let refused = store.pause_schedule(&name("a"), false).await;
+    let error = refused.expect_err("its zone is unknown");
+    assert!(error.to_string().contains("Mars/Olympus_Mons"), "{error}");
+    assert_eq!(Some(kept(&*store, "a").await), paused);
+    assert!(paused.is_some_and(|paused| paused.paused));
+}
+
+/// What is put while it is paused and resumed again and again is not lost.
+pub async fn what_is_put_while_it_is_paused_stays(store: Arc<dyn Store>) {
+    let schedule = schedule("a", request("0 3 * * *"));
+    store.put_schedule(&schedule).await.expect("put");
+    let mut pausing = JoinSet::new();
+    for paused in [true, false] {
+        let store = Arc::clone(&store);
+        pausing.spawn(async move {
+            for _ in 0..40 {
+                let changed = store.pause_schedule(&name("a"), paused).await.expect("pause");
+                assert_eq!(changed.map(|schedule| schedule.paused), Some(paused));
+            }
+        });
+    }
+    for jitter in 1..=40 {
+        let asked = Schedule {
+            jitter: Duration::from_secs(jitter),
+            ..schedule.clone()
+        };
+        store.put_schedule(&asked).await.expect("put");
+        assert_eq!(kept(&*store, "a").await.jitter, asked.jitter);
+    }
+    pausing.join_all().await;
+    assert_eq!(kept(&*store, "a").await.jitter, Duration::from_secs(40));
 }
 
 /// While a task is unfinished, a tick is left out.

@@ -89,6 +89,7 @@ pub(super) fn task_at(at: Timestamp) -> Submission {
         created_at: at,
         fingerprint: None,
         traceparent: None,
+        terms: None,
     }
 }
 
@@ -259,6 +260,7 @@ pub(super) fn ended(claimed: &Claimed, decision: Decision) -> Completion {
         result: None,
         error: None,
         log: None,
+        limited: claimed.limited,
     }
 }
 

@@ -20,8 +20,13 @@ from .errors import (
     Violation,
     WaitTimeoutError,
 )
+from .explain import Explanation, Hold
+from .limits import Limit, Rate
 from .outcomes import Cancelled, Permanent, RetryAfter, Snooze
+from .queues import Queue
+from .schedules import Schedule
 from .task import AttemptError, NewTask, SubmitResult, Task, TaskProgress, TaskState, TaskUpdate
+from .terms import Retry, TaskUnique, Unique
 from .worker import Worker
 
 __all__ = [
@@ -32,23 +37,32 @@ __all__ = [
     "Client",
     "ConflictError",
     "Context",
+    "Explanation",
     "ForebayError",
+    "Hold",
     "IdempotencyKeyReusedError",
     "InvalidRequestError",
+    "Limit",
     "NewTask",
     "NotFoundError",
     "OverloadedError",
     "Permanent",
+    "Queue",
+    "Rate",
     "RequestTimeoutError",
+    "Retry",
     "RetryAfter",
+    "Schedule",
     "Snooze",
     "SubmitResult",
     "Task",
     "TaskLogHandler",
     "TaskProgress",
     "TaskState",
+    "TaskUnique",
     "TaskUpdate",
     "UnavailableError",
+    "Unique",
     "Violation",
     "WaitTimeoutError",
     "Worker",

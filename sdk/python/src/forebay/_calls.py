@@ -9,29 +9,56 @@ from datetime import datetime
 from typing import Any, Callable, Generic, Optional, TypeVar, Union
 
 from . import errors
-from ._convert import Seconds, to_seconds, to_timestamp
+from ._convert import Seconds, of_type, put_timestamp, text, to_seconds, whole
 from ._failure import STREAM_ENDED, of_problem
 from ._retry import is_surely_not_accepted, may_help
-from .task import NewTask, SubmitResult, Task, TaskState
-from .v1 import task_pb2
+from .explain import Explanation
+from .limits import Limit
+from .queues import Queue
+from .schedules import Schedule
+from .task import NewTask, SubmitResult, Task, TaskOrId, TaskState, id_of
+from .v1 import (
+    limit_pb2,
+    limit_pb2_grpc,
+    queue_pb2,
+    queue_pb2_grpc,
+    schedule_pb2,
+    schedule_pb2_grpc,
+    task_pb2,
+    task_pb2_grpc,
+)
 
 T = TypeVar("T")
 
-TaskOrId = Union[Task, str]
-"""A task, or its id."""
-
 UNANSWERED_MAX = 1_000
 """So many submissions of a stream are under way; then no more are taken until some are answered."""
+REQUEST_BYTES_MAX = 4 * 1024 * 1024
+"""A server ends the stream on which a larger one comes, with all that is on it."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A call of TaskService."""
+    """A call that is answered once."""
 
     method: str
     request: Any
     read: Callable[[Any], T]
     safe: Callable[[errors.ApiError], bool]
+    service: str = "tasks"
+
+
+class Stubs:
+    """The services on a channel."""
+
+    def __init__(self, channel: Any) -> None:
+        self.tasks: Any = task_pb2_grpc.TaskServiceStub(channel)
+        self.queues: Any = queue_pb2_grpc.QueueServiceStub(channel)
+        self.schedules: Any = schedule_pb2_grpc.ScheduleServiceStub(channel)
+        self.limits: Any = limit_pb2_grpc.LimitServiceStub(channel)
+
+    def method(self, call: Call[Any]) -> Any:
+        """What makes a call."""
+        return getattr(getattr(self, call.service), call.method)
 
 
 def _never(_: errors.ApiError) -> bool:
@@ -40,10 +67,6 @@ def _never(_: errors.ApiError) -> bool:
 
 def _task(response: Any) -> Task:
     return Task._of(response.task)
-
-
-def id_of(task: TaskOrId) -> str:
-    return task.id if isinstance(task, Task) else task
 
 
 def submit(new: NewTask) -> Call[Task]:
@@ -68,6 +91,13 @@ def retry(task: TaskOrId) -> Call[Task]:
     return Call("RetryTask", task_pb2.RetryTaskRequest(id=id_of(task)), _task, _never)
 
 
+def explain(task: TaskOrId) -> Call[Explanation]:
+    def read(response: task_pb2.ExplainTaskResponse) -> Explanation:
+        return Explanation._of(response.explanation)
+
+    return Call("ExplainTask", task_pb2.ExplainTaskRequest(id=id_of(task)), read, _is_read_again)
+
+
 def page(request: task_pb2.ListTasksRequest) -> Call[tuple[list[Task], str]]:
     def read(response: Any) -> tuple[list[Task], str]:
         return [Task._of(task) for task in response.tasks], response.next_page_token
@@ -85,15 +115,100 @@ def filtered(
     page_size: Optional[int],
 ) -> task_pb2.ListTasksRequest:
     request = task_pb2.ListTasksRequest(
-        queue=queue or "", kind=kind or "", tag=tag or "", page_size=0 if page_size is None else page_size
+        queue=text(queue, "queue"),
+        kind=text(kind, "kind"),
+        tag=text(tag, "tag"),
+        page_size=whole(page_size, "page_size"),
     )
     if state is not None:
         request.state = TaskState(state)._number()
-    if created_after is not None:
-        request.created_after.CopyFrom(to_timestamp(created_after, "created_after"))
-    if created_before is not None:
-        request.created_before.CopyFrom(to_timestamp(created_before, "created_before"))
+    put_timestamp(request, "created_after", created_after)
+    put_timestamp(request, "created_before", created_before)
     return request
+
+
+def _queue(response: Any) -> Queue:
+    return Queue._of(response.queue)
+
+
+def queues() -> Call[list[Queue]]:
+    def read(response: queue_pb2.ListQueuesResponse) -> list[Queue]:
+        return [Queue._of(queue) for queue in response.queues]
+
+    return Call("ListQueues", queue_pb2.ListQueuesRequest(), read, may_help, "queues")
+
+
+def queue(name: str) -> Call[Queue]:
+    return Call("GetQueue", queue_pb2.GetQueueRequest(name=name), _queue, may_help, "queues")
+
+
+# What is done twice here is as if it had been done once.
+def pause_queue(name: str) -> Call[Queue]:
+    return Call("PauseQueue", queue_pb2.PauseQueueRequest(name=name), _queue, may_help, "queues")
+
+
+def resume_queue(name: str) -> Call[Queue]:
+    return Call("ResumeQueue", queue_pb2.ResumeQueueRequest(name=name), _queue, may_help, "queues")
+
+
+def _schedule(response: Any) -> Schedule:
+    return Schedule._of(response.schedule)
+
+
+def put_schedule(name: str, spec: schedule_pb2.ScheduleSpec) -> Call[Schedule]:
+    request = schedule_pb2.PutScheduleRequest(name=name, spec=spec)
+    return Call("PutSchedule", request, _schedule, may_help, "schedules")
+
+
+def schedule(name: str, upcoming: Optional[int] = None) -> Call[Schedule]:
+    request = schedule_pb2.GetScheduleRequest(name=name, upcoming=whole(upcoming, "upcoming"))
+    return Call("GetSchedule", request, _schedule, may_help, "schedules")
+
+
+def pause_schedule(name: str) -> Call[Schedule]:
+    return Call("PauseSchedule", schedule_pb2.PauseScheduleRequest(name=name), _schedule, may_help, "schedules")
+
+
+def resume_schedule(name: str) -> Call[Schedule]:
+    return Call("ResumeSchedule", schedule_pb2.ResumeScheduleRequest(name=name), _schedule, may_help, "schedules")
+
+
+def schedules(request: schedule_pb2.ListSchedulesRequest) -> Call[tuple[list[Schedule], str]]:
+    def read(response: schedule_pb2.ListSchedulesResponse) -> tuple[list[Schedule], str]:
+        return [Schedule._of(schedule) for schedule in response.schedules], response.next_page_token
+
+    return Call("ListSchedules", request, read, may_help, "schedules")
+
+
+def delete_schedule(name: str) -> Call[None]:
+    # The second time it is not there, which would be told as an error.
+    request = schedule_pb2.DeleteScheduleRequest(name=name)
+    return Call("DeleteSchedule", request, lambda _: None, is_surely_not_accepted, "schedules")
+
+
+def _limit(response: Any) -> Limit:
+    return Limit._of(response.limit)
+
+
+def put_limit(name: str, spec: limit_pb2.LimitSpec) -> Call[Limit]:
+    return Call("PutLimit", limit_pb2.PutLimitRequest(name=name, spec=spec), _limit, may_help, "limits")
+
+
+def limit(name: str) -> Call[Limit]:
+    return Call("GetLimit", limit_pb2.GetLimitRequest(name=name), _limit, may_help, "limits")
+
+
+def limits(request: limit_pb2.ListLimitsRequest) -> Call[tuple[list[Limit], str]]:
+    def read(response: limit_pb2.ListLimitsResponse) -> tuple[list[Limit], str]:
+        return [Limit._of(limit) for limit in response.limits], response.next_page_token
+
+    return Call("ListLimits", request, read, may_help, "limits")
+
+
+def delete_limit(name: str) -> Call[None]:
+    # As for a schedule.
+    request = limit_pb2.DeleteLimitRequest(name=name)
+    return Call("DeleteLimit", request, lambda _: None, is_surely_not_accepted, "limits")
 
 
 def watch(id: str, cursor: str) -> task_pb2.WatchTaskRequest:
@@ -194,9 +309,11 @@ class Upload:
 
     def add(self, new: NewTask) -> None:
         """Takes a submission, which is the next to be sent, after others that wait."""
-        if not isinstance(new, NewTask):
-            raise TypeError(f"submit_many takes NewTask, and not {type(new).__name__}")
-        self._unanswered.append(_Sent(self._count, new._request()))
+        request = of_type(new, NewTask, "what submit_many takes")._request()
+        size = request.ByteSize()
+        if size > REQUEST_BYTES_MAX:
+            raise ValueError(f"task {self._count} has {size} bytes, of which {REQUEST_BYTES_MAX} can be sent")
+        self._unanswered.append(_Sent(self._count, request))
         self._count += 1
 
     def has_room(self) -> bool:

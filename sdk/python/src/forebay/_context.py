@@ -21,6 +21,8 @@ class Listener(Protocol):
 
     def line(self, line: str) -> None: ...
 
+    def alive(self) -> None: ...
+
 
 class Context:
     """One attempt at a task. A handler is given it as its second argument, if it takes one.
@@ -48,6 +50,8 @@ class Context:
     """How many seconds this attempt may take."""
     deadline: datetime
     """When that time is over, by the server's clock."""
+    heartbeat_timeout: Optional[float]
+    """After how many seconds without a word the attempt is ended; `None` where it need say nothing."""
     traceparent: str
     """The trace to go on with, as W3C's header; empty where there is none. Clients of this package that are used within
     a handler pass it on by themselves."""
@@ -66,6 +70,7 @@ class Context:
         timeout: float = 300.0,
         deadline: Optional[datetime] = None,
         traceparent: str = "",
+        heartbeat_timeout: Optional[float] = None,
     ) -> None:
         self._listener = listener
         self._end = time.monotonic() + timeout
@@ -81,6 +86,7 @@ class Context:
         self.timeout = timeout
         self.deadline = deadline or datetime.now(timezone.utc) + timedelta(seconds=timeout)
         self.traceparent = traceparent
+        self.heartbeat_timeout = heartbeat_timeout
 
     def __repr__(self) -> str:
         return f"<Context of {self.kind} {self.task_id}, attempt {self.attempt} of {self.max_attempts}>"
@@ -121,6 +127,13 @@ class Context:
             fraction = min(max(fraction, 0.0), 1.0)
         if self._listener is not None:
             self._listener.progress(fraction, cut(message, PROGRESS_BYTES_MAX))
+
+    def heartbeat(self) -> None:
+        """Says that the attempt is alive, where it has a `heartbeat_timeout`: progress and log lines say so, too. Cheap:
+        say it as often as you like, and at least three times within that timeout. What is said in quick succession is
+        sent together, after half a second at most, or a quarter of that timeout where that is less."""
+        if self._listener is not None:
+            self._listener.alive()
 
     def log(self, line: str) -> None:
         """Logs a line, or several. The last 8 KiB are kept with the task, where people find them."""

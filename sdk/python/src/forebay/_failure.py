@@ -34,8 +34,12 @@ _BY_STATUS: dict[grpc.StatusCode, type[errors.ApiError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.RequestTimeoutError,
 }
 
+# Codes that a program may want to tell apart from others of the same status.
+_APART: dict[str, type[errors.ApiError]] = {"unique_conflict": errors.ConflictError}
+
 # A problem within a stream has a code and no status. What is not here is the request's fault.
 _BY_CODE: dict[str, type[errors.ApiError]] = {
+    **_APART,
     "idempotency_key_reused": errors.IdempotencyKeyReusedError,
     "backlog_full": errors.OverloadedError,
     "overloaded": errors.UnavailableError,
@@ -69,9 +73,13 @@ def of_call(error: grpc.RpcError, target: str) -> errors.ApiError:
             detail = f"cannot reach {target}: {detail}"
         elif status is grpc.StatusCode.DEADLINE_EXCEEDED:
             fields["code"], detail = DEADLINE_EXCEEDED, f"{target} did not answer in time"
+        elif status is grpc.StatusCode.UNIMPLEMENTED:
+            fields["code"] = status.name.lower()
+            detail = f"{target} has no gRPC API of Forebay, whose port is 50051 unless set otherwise: {detail}"
         else:
             fields["code"], detail = status.name.lower(), detail or status.name.lower()
-    return _BY_STATUS.get(status, errors.ApiError)(detail, **fields)
+    kind = _APART.get(fields["code"]) or _BY_STATUS.get(status, errors.ApiError)
+    return kind(detail, **fields)
 
 
 def of_problem(problem: task_pb2.Problem) -> errors.ApiError:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 from . import _finish, errors
 from ._channel import Server
 from ._context import Context, current
-from ._convert import from_json, seconds, to_datetime
+from ._convert import from_json, seconds, spoken, to_datetime
 from ._failure import DEADLINE_EXCEEDED
 from ._places import Places
 from ._retry import jitter
@@ -85,6 +85,7 @@ class Run:
             timeout=seconds(start.timeout),
             deadline=to_datetime(start.deadline),
             traceparent=start.traceparent,
+            heartbeat_timeout=spoken(start, "heartbeat_timeout"),
         )
 
     def stop(self, reason: str) -> None:
@@ -221,7 +222,9 @@ class Runner:
             context.raise_if_cancelled()
             run.interruptible = True
             handler = self._handlers[context.kind]
-            if not await self._places.take(context.kind, PLACE_WITHIN):
+            # While it waits it says nothing.
+            silence = PLACE_WITHIN if context.heartbeat_timeout is None else context.heartbeat_timeout / 2
+            if not await self._places.take(context.kind, min(PLACE_WITHIN, silence)):
                 run.conclude(_finish.snoozed(NO_PLACE_DELAY))
                 return
             try:

@@ -21,12 +21,14 @@ import grpc
 from . import errors
 from ._channel import Server
 from ._context import cut
-from ._convert import seconds
+from ._convert import seconds, spoken
 from ._failure import UNREACHABLE, of_call
 from .v1 import worker_pb2, worker_pb2_grpc
 
 NOTES_EVERY = 0.5
-"""Progress and log lines are sent at most every so many seconds; what comes in between is put together."""
+"""What tasks tell of themselves is sent at most every so many seconds; what comes in between is put together."""
+NOTES_OF_TIMEOUT = 4
+"""What has a heartbeat timeout is told of after this part of it, where that is sooner: handlers speak three times."""
 LOG_BYTES_MAX = 8 * 1024
 """As much of what a task has logged since is sent: no more is kept with it."""
 HEARTBEAT_MIN = 0.05
@@ -54,6 +56,7 @@ class _Notes:
 
     def __init__(self) -> None:
         self.progress: Optional[tuple[float, str]] = None
+        self.alive = False
         self.lines: deque[str] = deque()
         self._bytes = 0
 
@@ -65,6 +68,10 @@ class _Notes:
         while self._bytes > LOG_BYTES_MAX:
             self._bytes -= len(self.lines.popleft().encode()) + 1
 
+    def says_no_more_than_that(self) -> bool:
+        """Whether it has said that it is alive, and nothing that says so by the way."""
+        return self.alive and not self.lines and self.progress is None
+
     def messages(self, key: StartKey) -> Iterator[worker_pb2.WorkRequest]:
         if self.lines:
             yield worker_pb2.WorkRequest(log_lines=worker_pb2.LogLines(id=key.message(), lines=self.lines))
@@ -72,6 +79,11 @@ class _Notes:
             fraction, message = self.progress
             progress = worker_pb2.Progress(id=key.message(), fraction=fraction, message=message)
             yield worker_pb2.WorkRequest(progress=progress)
+
+
+def _notes_every(start: worker_pb2.Start) -> float:
+    timeout = spoken(start, "heartbeat_timeout")
+    return NOTES_EVERY if timeout is None else min(NOTES_EVERY, max(timeout / NOTES_OF_TIMEOUT, HEARTBEAT_MIN))
 
 
 class Notebook(NamedTuple):
@@ -85,6 +97,9 @@ class Notebook(NamedTuple):
 
     def line(self, line: str) -> None:
         self.stream.line(self.key, line)
+
+    def alive(self) -> None:
+        self.stream.alive(self.key)
 
 
 class Stream:
@@ -105,9 +120,10 @@ class Stream:
         self._changed = threading.Condition()
         self._outbox: deque[worker_pb2.WorkRequest] = deque()
         self._notes: dict[StartKey, _Notes] = {}
-        self._notes_at = 0.0
-        # The starts that were not finished yet: what is told of others is not sent.
-        self._running: set[StartKey] = set()
+        self._noted_at = float("-inf")
+        self._notes_every = NOTES_EVERY
+        # The starts that were not finished yet, each with how long its notes may wait: what is told of others is not sent.
+        self._running: dict[StartKey, float] = {}
         self._heartbeat: Optional[float] = None
         self._over = False
         # A connection of its own: that of another stream may lead to a server that is about to end.
@@ -134,7 +150,7 @@ class Stream:
         with self._changed:
             if key not in self._running:
                 return
-            self._running.discard(key)
+            del self._running[key]
             notes = self._notes.pop(key, None)
             if notes is not None:
                 self._outbox.extend(notes.messages(key))
@@ -145,16 +161,29 @@ class Stream:
     def progress(self, key: StartKey, fraction: float, message: str) -> None:
         """Tells how far a task is."""
         with self._changed:
-            if key in self._running:
-                self._notes.setdefault(key, _Notes()).progress = (fraction, message)
-                self._changed.notify()
+            if notes := self._notes_of(key):
+                notes.progress = (fraction, message)
 
     def line(self, key: StartKey, line: str) -> None:
         """Tells what a task has logged."""
         with self._changed:
-            if key in self._running:
-                self._notes.setdefault(key, _Notes()).log(line)
-                self._changed.notify()
+            if notes := self._notes_of(key):
+                notes.log(line)
+
+    def alive(self, key: StartKey) -> None:
+        """Tells that a task is alive."""
+        with self._changed:
+            if notes := self._notes_of(key):
+                notes.alive = True
+
+    def _notes_of(self, key: StartKey) -> Optional[_Notes]:
+        """Where to add what a task tells; `None` where nobody hears it any more."""
+        every = self._running.get(key)
+        if every is None:
+            return None
+        self._notes_every = min(self._notes_every, every)
+        self._changed.notify()
+        return self._notes.setdefault(key, _Notes())
 
     def _requests(self) -> Iterator[worker_pb2.WorkRequest]:
         yield worker_pb2.WorkRequest(hello=self._hello)
@@ -173,10 +202,13 @@ class Stream:
     def _next(self, said_at: float) -> Optional[worker_pb2.WorkRequest]:
         """What is to be said now."""
         now = time.monotonic()
-        if self._notes and now >= self._notes_at:
-            self._notes_at = now + NOTES_EVERY
+        if self._notes and now >= self._noted_at + self._notes_every:
+            self._noted_at, self._notes_every = now, NOTES_EVERY
+            alive = [key.message() for key, notes in self._notes.items() if notes.says_no_more_than_that()]
             for key, notes in self._notes.items():
                 self._outbox.extend(notes.messages(key))
+            if alive:
+                self._outbox.append(worker_pb2.WorkRequest(heartbeat=worker_pb2.Heartbeat(alive=alive)))
             self._notes.clear()
         if self._outbox:
             return self._outbox.popleft()
@@ -188,7 +220,7 @@ class Stream:
         """For how long there is nothing to say, unless something happens."""
         due = [] if self._heartbeat is None else [said_at + self._heartbeat]
         if self._notes:
-            due.append(self._notes_at)
+            due.append(self._noted_at + self._notes_every)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _read(self) -> None:
@@ -216,7 +248,7 @@ class Stream:
                 self._heartbeat = max(seconds(message.welcome.heartbeat_interval), HEARTBEAT_MIN)
                 self._changed.notify()
             elif which == "start":
-                self._running.add(StartKey.of(message.start.id))
+                self._running[StartKey.of(message.start.id)] = _notes_every(message.start)
         self._post(self._on_message, message)
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:

@@ -10,14 +10,18 @@ from typing import Any, Optional, Sequence, TypeVar, Union
 
 import grpc
 
-from . import _calls, errors
-from ._calls import TaskOrId
+from . import _calls, errors, limits
 from ._channel import Server
-from ._convert import Seconds
+from ._convert import Seconds, whole
 from ._failure import of_call
 from ._retry import Budget, StreamTries, Tries
-from .task import NewTask, SubmitResult, Task, TaskState, TaskUpdate
-from .v1 import task_pb2, task_pb2_grpc
+from .explain import Explanation
+from .limits import Limit, Rate
+from .queues import Queue
+from .schedules import Schedule, spec
+from .task import NewTask, SubmitResult, Task, TaskOrId, TaskState, TaskUpdate
+from .terms import Retry, Unique
+from .v1 import limit_pb2, schedule_pb2, task_pb2
 
 T = TypeVar("T")
 
@@ -32,6 +36,13 @@ class AsyncClient:
             task = await client.wait(task, timeout=30)
     """
 
+    queues: AsyncQueues
+    """The server's queues."""
+    schedules: AsyncSchedules
+    """The server's schedules."""
+    limits: AsyncLimits
+    """The server's limits."""
+
     def __init__(
         self,
         url: Optional[str] = None,
@@ -45,7 +56,10 @@ class AsyncClient:
         self._timeout = timeout
         self._budget = Budget()
         self._channel: Optional[grpc.aio.Channel] = None
-        self._opened: Any = None
+        self._stubs: Optional[_calls.Stubs] = None
+        self.queues = AsyncQueues(self)
+        self.schedules = AsyncSchedules(self)
+        self.limits = AsyncLimits(self)
 
     async def close(self) -> None:
         """Ends the connection, and what is under way on it."""
@@ -77,10 +91,38 @@ class AsyncClient:
         timeout: Optional[Seconds] = None,
         idempotency_key: Optional[str] = None,
         project: Optional[str] = None,
+        expires_at: Optional[datetime] = None,
+        schedule_to_start_timeout: Optional[Seconds] = None,
+        heartbeat_timeout: Optional[Seconds] = None,
+        retry: Optional[Retry] = None,
+        limit_key: Optional[str] = None,
+        unique: Optional[Unique] = None,
+        after: Sequence[TaskOrId] = (),
+        on_dependency_failure: Optional[str] = None,
+        notify: Sequence[str] = (),
     ) -> Task:
         """Submits a task; see `Client.submit`."""
         new = NewTask(
-            kind, payload, queue, priority, tags, run_at, delay, max_attempts, timeout, idempotency_key, project
+            kind,
+            payload,
+            queue=queue,
+            priority=priority,
+            tags=tags,
+            run_at=run_at,
+            delay=delay,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+            project=project,
+            expires_at=expires_at,
+            schedule_to_start_timeout=schedule_to_start_timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            retry=retry,
+            limit_key=limit_key,
+            unique=unique,
+            after=after,
+            on_dependency_failure=on_dependency_failure,
+            notify=notify,
         )
         return await self._call(_calls.submit(new))
 
@@ -132,18 +174,25 @@ class AsyncClient:
         """Brings a failed, cancelled or expired task back; see `Client.retry`."""
         return await self._call(_calls.retry(task))
 
-    def _stub(self) -> Any:
+    async def explain(self, task: TaskOrId) -> Explanation:
+        """Says why a task is where it is; see `Client.explain`."""
+        return await self._recorded(_calls.explain(task))
+
+    def _open(self) -> _calls.Stubs:
         # Not before there is an event loop that it can belong to.
-        if self._channel is None:
+        if self._stubs is None:
             self._channel = self._server.connect_aio()
-            self._opened = task_pb2_grpc.TaskServiceStub(self._channel)
-        return self._opened
+            self._stubs = _calls.Stubs(self._channel)
+        return self._stubs
 
     async def _read(self, task: TaskOrId, recorded_within: Optional[float] = None) -> Task:
-        recording = _calls.Recording(recorded_within)
+        return await self._recorded(_calls.get(task), recorded_within)
+
+    async def _recorded(self, call: _calls.Call[T], within: Optional[float] = None) -> T:
+        recording = _calls.Recording(within)
         while True:
             try:
-                return await self._call(_calls.get(task))
+                return await self._call(call)
             except errors.UnavailableError as error:
                 pause = recording.pause(error)
                 if pause is None:
@@ -154,7 +203,7 @@ class AsyncClient:
         tries = Tries(self._budget, call.safe)
         while True:
             try:
-                method = getattr(self._stub(), call.method)
+                method = self._open().method(call)
                 response = await method(call.request, timeout=self._timeout, metadata=self._server.call_metadata())
                 return call.read(response)
             except grpc.RpcError as failed:
@@ -190,7 +239,7 @@ class AsyncClient:
             heard = False
             request, metadata = _calls.watch(deadline.id, cursor), self._server.call_metadata()
             tries.opened()
-            call = self._stub().WatchTask(request, timeout=deadline.left(), metadata=metadata)
+            call = self._open().tasks.WatchTask(request, timeout=deadline.left(), metadata=metadata)
             try:
                 async for response in call:
                     update, heard = TaskUpdate._of(response), True
@@ -226,7 +275,7 @@ class AsyncClient:
             while True:
                 failed: Optional[grpc.RpcError] = None
                 tries.opened()
-                call = self._stub().SubmitTasks(feed.requests(), metadata=self._server.call_metadata())
+                call = self._open().tasks.SubmitTasks(feed.requests(), metadata=self._server.call_metadata())
                 try:
                     async for response in call:
                         result = feed.answered(response)
@@ -255,6 +304,117 @@ class AsyncClient:
                 await asyncio.sleep(pause)
         finally:
             await feed.end()
+
+
+class AsyncQueues:
+    """The queues of a server; see `Queues`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def list(self) -> Sequence[Queue]:
+        """All that were ever used, by name."""
+        return await self._client._call(_calls.queues())
+
+    async def get(self, name: str) -> Queue:
+        """One of them. Raises `NotFoundError` where it was never used."""
+        return await self._client._call(_calls.queue(name))
+
+    async def pause(self, name: str) -> Queue:
+        """Pauses it; see `Queues.pause`."""
+        return await self._client._call(_calls.pause_queue(name))
+
+    async def resume(self, name: str) -> Queue:
+        """Lets it go on. Raises `NotFoundError` where it was never used."""
+        return await self._client._call(_calls.resume_queue(name))
+
+
+class AsyncSchedules:
+    """The schedules of a server; see `Schedules`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def put(
+        self,
+        name: str,
+        cron: str,
+        task: NewTask,
+        *,
+        time_zone: Optional[str] = None,
+        overlap: Optional[str] = None,
+        catch_up: Optional[Seconds] = None,
+        jitter: Optional[Seconds] = None,
+        paused: bool = False,
+    ) -> Schedule:
+        """Makes a schedule, or replaces the one of that name as a whole; see `Schedules.put`."""
+        new = spec(cron, task, time_zone, overlap, catch_up, jitter, paused)
+        return await self._client._call(_calls.put_schedule(name, new))
+
+    async def get(self, name: str, *, upcoming: Optional[int] = None) -> Schedule:
+        """Reads one, with its next ticks; see `Schedules.get`."""
+        return await self._client._call(_calls.schedule(name, upcoming))
+
+    async def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Schedule]:
+        """All of them, by name. Pages of `page_size`, up to 200, are fetched as they are needed."""
+        request = schedule_pb2.ListSchedulesRequest(page_size=whole(page_size, "page_size"))
+        while True:
+            schedules, request.page_token = await self._client._call(_calls.schedules(request))
+            for schedule in schedules:
+                yield schedule
+            if not request.page_token:
+                return
+
+    async def pause(self, name: str) -> Schedule:
+        """Lets it rest: no tick is fired, and none of that time is made up for."""
+        return await self._client._call(_calls.pause_schedule(name))
+
+    async def resume(self, name: str) -> Schedule:
+        """Lets it go on, with the next tick."""
+        return await self._client._call(_calls.resume_schedule(name))
+
+    async def delete(self, name: str) -> None:
+        """Deletes it. The tasks that it has submitted stay. Raises `NotFoundError` where there is none."""
+        await self._client._call(_calls.delete_schedule(name))
+
+
+class AsyncLimits:
+    """The limits of a server; see `Limits`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def put(
+        self,
+        name: str,
+        *,
+        queue: Optional[str] = None,
+        kind: Optional[str] = None,
+        by_key: bool = False,
+        concurrency: Optional[int] = None,
+        rate: Optional[Rate] = None,
+    ) -> Limit:
+        """Makes a limit, or replaces the one of that name as a whole; see `Limits.put`."""
+        new = limits.spec(queue, kind, by_key, concurrency, rate)
+        return await self._client._call(_calls.put_limit(name, new))
+
+    async def get(self, name: str) -> Limit:
+        """Reads one, and how much it is used. Raises `NotFoundError` where there is none."""
+        return await self._client._call(_calls.limit(name))
+
+    async def list(self, *, page_size: Optional[int] = None) -> AsyncIterator[Limit]:
+        """All of them, by name. Pages of `page_size`, up to 200, are fetched as they are needed."""
+        request = limit_pb2.ListLimitsRequest(page_size=whole(page_size, "page_size"))
+        while True:
+            found, request.page_token = await self._client._call(_calls.limits(request))
+            for limit in found:
+                yield limit
+            if not request.page_token:
+                return
+
+    async def delete(self, name: str) -> None:
+        """Deletes it. What it held back goes on. Raises `NotFoundError` where there is none."""
+        await self._client._call(_calls.delete_limit(name))
 
 
 class _Feed:

@@ -12,14 +12,18 @@ from typing import Any, Optional, Sequence, TypeVar, Union
 
 import grpc
 
-from . import _calls, errors
-from ._calls import TaskOrId
+from . import _calls, errors, limits
 from ._channel import Server
-from ._convert import Seconds
+from ._convert import Seconds, whole
 from ._failure import of_call
 from ._retry import Budget, StreamTries, Tries
-from .task import NewTask, SubmitResult, Task, TaskState, TaskUpdate
-from .v1 import task_pb2, task_pb2_grpc
+from .explain import Explanation
+from .limits import Limit, Rate
+from .queues import Queue
+from .schedules import Schedule, spec
+from .task import NewTask, SubmitResult, Task, TaskOrId, TaskState, TaskUpdate
+from .terms import Retry, Unique
+from .v1 import limit_pb2, schedule_pb2, task_pb2
 
 T = TypeVar("T")
 
@@ -34,6 +38,13 @@ class Client:
             task = client.submit("resize", {"path": "a.png"})
             task = client.wait(task, timeout=30)
     """
+
+    queues: Queues
+    """The server's queues."""
+    schedules: Schedules
+    """The server's schedules."""
+    limits: Limits
+    """The server's limits."""
 
     def __init__(
         self,
@@ -53,7 +64,10 @@ class Client:
         self._timeout = timeout
         self._budget = Budget()
         self._channel = self._server.connect()
-        self._stub = task_pb2_grpc.TaskServiceStub(self._channel)
+        self._stubs = _calls.Stubs(self._channel)
+        self.queues = Queues(self)
+        self.schedules = Schedules(self)
+        self.limits = Limits(self)
 
     def close(self) -> None:
         """Ends the connection, and what is under way on it."""
@@ -84,6 +98,15 @@ class Client:
         timeout: Optional[Seconds] = None,
         idempotency_key: Optional[str] = None,
         project: Optional[str] = None,
+        expires_at: Optional[datetime] = None,
+        schedule_to_start_timeout: Optional[Seconds] = None,
+        heartbeat_timeout: Optional[Seconds] = None,
+        retry: Optional[Retry] = None,
+        limit_key: Optional[str] = None,
+        unique: Optional[Unique] = None,
+        after: Sequence[TaskOrId] = (),
+        on_dependency_failure: Optional[str] = None,
+        notify: Sequence[str] = (),
     ) -> Task:
         """Submits a task; see `NewTask` for what may be said of it. Once this returns the task is durable.
 
@@ -92,7 +115,26 @@ class Client:
         `RequestTimeoutError` it may have been.
         """
         new = NewTask(
-            kind, payload, queue, priority, tags, run_at, delay, max_attempts, timeout, idempotency_key, project
+            kind,
+            payload,
+            queue=queue,
+            priority=priority,
+            tags=tags,
+            run_at=run_at,
+            delay=delay,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+            project=project,
+            expires_at=expires_at,
+            schedule_to_start_timeout=schedule_to_start_timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            retry=retry,
+            limit_key=limit_key,
+            unique=unique,
+            after=after,
+            on_dependency_failure=on_dependency_failure,
+            notify=notify,
         )
         return self._call(_calls.submit(new))
 
@@ -156,11 +198,18 @@ class Client:
         state."""
         return self._call(_calls.retry(task))
 
+    def explain(self, task: TaskOrId) -> Explanation:
+        """Says why a task is where it is: the one thing that it waits for."""
+        return self._recorded(_calls.explain(task))
+
     def _read(self, task: TaskOrId, recorded_within: Optional[float] = None) -> Task:
-        recording = _calls.Recording(recorded_within)
+        return self._recorded(_calls.get(task), recorded_within)
+
+    def _recorded(self, call: _calls.Call[T], within: Optional[float] = None) -> T:
+        recording = _calls.Recording(within)
         while True:
             try:
-                return self._call(_calls.get(task))
+                return self._call(call)
             except errors.UnavailableError as error:
                 pause = recording.pause(error)
                 if pause is None:
@@ -172,7 +221,7 @@ class Client:
         tries = Tries(self._budget, call.safe)
         while True:
             try:
-                method = getattr(self._stub, call.method)
+                method = self._stubs.method(call)
                 response = method(call.request, timeout=self._timeout, metadata=self._server.call_metadata())
                 return call.read(response)
             except grpc.RpcError as failed:
@@ -210,7 +259,7 @@ class Client:
             heard = False
             request, metadata = _calls.watch(deadline.id, cursor), self._server.call_metadata()
             tries.opened()
-            call = self._stub.WatchTask(request, timeout=deadline.left(), metadata=metadata)
+            call = self._stubs.tasks.WatchTask(request, timeout=deadline.left(), metadata=metadata)
             try:
                 for response in call:
                     update, heard = TaskUpdate._of(response), True
@@ -244,7 +293,7 @@ class Client:
             failed: Optional[grpc.RpcError] = None
             stream = feed.open()
             tries.opened()
-            call = self._stub.SubmitTasks(stream, metadata=self._server.call_metadata())
+            call = self._stubs.tasks.SubmitTasks(stream, metadata=self._server.call_metadata())
             try:
                 for response in call:
                     result = feed.answered(response)
@@ -268,6 +317,126 @@ class Client:
             if feed.is_done():
                 return
             self._rest(pause)
+
+
+class Queues:
+    """The queues of a server: `client.queues`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> Sequence[Queue]:
+        """All that were ever used, by name."""
+        return self._client._call(_calls.queues())
+
+    def get(self, name: str) -> Queue:
+        """One of them. Raises `NotFoundError` where it was never used."""
+        return self._client._call(_calls.queue(name))
+
+    def pause(self, name: str) -> Queue:
+        """Pauses it: its tasks are accepted and kept, and none is started. What runs goes on. A queue that was never
+        used may be paused; to pause one twice changes nothing."""
+        return self._client._call(_calls.pause_queue(name))
+
+    def resume(self, name: str) -> Queue:
+        """Lets it go on. Raises `NotFoundError` where it was never used."""
+        return self._client._call(_calls.resume_queue(name))
+
+
+class Schedules:
+    """The schedules of a server: `client.schedules`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def put(
+        self,
+        name: str,
+        cron: str,
+        task: NewTask,
+        *,
+        time_zone: Optional[str] = None,
+        overlap: Optional[str] = None,
+        catch_up: Optional[Seconds] = None,
+        jitter: Optional[Seconds] = None,
+        paused: bool = False,
+    ) -> Schedule:
+        """Makes a schedule, or replaces the one of that name as a whole; to put the same again changes nothing.
+
+        `cron` has five fields, or six with seconds first, and is of the wall clock in `time_zone` (UTC unless said).
+        `overlap` is what happens at a tick while the task of an earlier one is unfinished: `skip` (unless said),
+        `queue` or `allow`. `catch_up` is how late a tick may still be fired, `jitter` by how much each is moved at most.
+        """
+        new = spec(cron, task, time_zone, overlap, catch_up, jitter, paused)
+        return self._client._call(_calls.put_schedule(name, new))
+
+    def get(self, name: str, *, upcoming: Optional[int] = None) -> Schedule:
+        """Reads one, with its next ticks: `upcoming` of them, five unless said. Raises `NotFoundError` where there is
+        none."""
+        return self._client._call(_calls.schedule(name, upcoming))
+
+    def list(self, *, page_size: Optional[int] = None) -> Iterator[Schedule]:
+        """All of them, by name. Pages of `page_size`, up to 200, are fetched as they are needed."""
+        request = schedule_pb2.ListSchedulesRequest(page_size=whole(page_size, "page_size"))
+        while True:
+            schedules, request.page_token = self._client._call(_calls.schedules(request))
+            yield from schedules
+            if not request.page_token:
+                return
+
+    def pause(self, name: str) -> Schedule:
+        """Lets it rest: no tick is fired, and none of that time is made up for."""
+        return self._client._call(_calls.pause_schedule(name))
+
+    def resume(self, name: str) -> Schedule:
+        """Lets it go on, with the next tick."""
+        return self._client._call(_calls.resume_schedule(name))
+
+    def delete(self, name: str) -> None:
+        """Deletes it. The tasks that it has submitted stay. Raises `NotFoundError` where there is none."""
+        self._client._call(_calls.delete_schedule(name))
+
+
+class Limits:
+    """The limits of a server: `client.limits`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def put(
+        self,
+        name: str,
+        *,
+        queue: Optional[str] = None,
+        kind: Optional[str] = None,
+        by_key: bool = False,
+        concurrency: Optional[int] = None,
+        rate: Optional[Rate] = None,
+    ) -> Limit:
+        """Makes a limit, or replaces the one of that name as a whole. It holds for whatever is started a second later.
+
+        It counts the tasks of a `queue` and of a `kind`, or all where neither is said; with `by_key` those that have a
+        `limit_key`, each key by itself. So many run at a time as `concurrency` says, and start as `rate` says.
+        """
+        new = limits.spec(queue, kind, by_key, concurrency, rate)
+        return self._client._call(_calls.put_limit(name, new))
+
+    def get(self, name: str) -> Limit:
+        """Reads one, and how much it is used. Raises `NotFoundError` where there is none."""
+        return self._client._call(_calls.limit(name))
+
+    def list(self, *, page_size: Optional[int] = None) -> Iterator[Limit]:
+        """All of them, by name. Pages of `page_size`, up to 200, are fetched as they are needed."""
+        request = limit_pb2.ListLimitsRequest(page_size=whole(page_size, "page_size"))
+        while True:
+            found, request.page_token = self._client._call(_calls.limits(request))
+            yield from found
+            if not request.page_token:
+                return
+
+    def delete(self, name: str) -> None:
+        """Deletes it. What it held back goes on. Raises `NotFoundError` where there is none."""
+        self._client._call(_calls.delete_limit(name))
 
 
 class _Feed:

@@ -80,11 +80,12 @@ class InvalidRequestError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """There is no such task or queue."""
+    """There is no such task, queue, schedule or limit."""
 
 
 class ConflictError(ApiError):
-    """The task's `state` does not allow this."""
+    """The task's `state` does not allow this; or, where the code is `unique_conflict`, there is a task that the new one may
+    not stand beside."""
 
 
 class IdempotencyKeyReusedError(ApiError):

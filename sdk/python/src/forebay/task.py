@@ -5,10 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Union
 
-from ._convert import Seconds, from_json, said, seconds, to_datetime, to_duration, to_json, to_timestamp
+from ._convert import (
+    Seconds,
+    from_json,
+    of_type,
+    put_duration,
+    put_timestamp,
+    said,
+    several,
+    spoken,
+    text,
+    to_datetime,
+    to_json,
+    whole,
+)
 from .errors import ApiError
+from .terms import Retry, TaskUnique, Unique
 from .v1 import task_pb2
 
 
@@ -126,6 +140,24 @@ class Task:
     """Whether it is to be cancelled but still runs."""
     progress: Optional[TaskProgress]
     """How far its latest attempt is, or came."""
+    expires_at: Optional[datetime] = None
+    """It expires unless it has been started by then."""
+    heartbeat_timeout: Optional[float] = None
+    """An attempt that says nothing for so many seconds is ended."""
+    retry: Optional[Retry] = None
+    """How it is tried again, where that is not as its handler says."""
+    limit_key: Optional[str] = None
+    """What it counts to in limits by key."""
+    unique: Optional[TaskUnique] = None
+    """What it is the only one of."""
+    after: tuple[str, ...] = ()
+    """The tasks that it waits for, or waited for."""
+    on_dependency_failure: Optional[str] = None
+    """What happens where one of those does not succeed: `cancel` or `run`."""
+    notify: tuple[str, ...] = ()
+    """The webhooks that hear of its end."""
+    batch: Optional[str] = None
+    """The batch that it belongs to."""
 
     @property
     def is_final(self) -> bool:
@@ -150,13 +182,22 @@ class Task:
             created_at=to_datetime(message.created_at),
             started_at=said(message, "started_at"),
             finished_at=said(message, "finished_at"),
-            timeout=seconds(message.timeout) if message.HasField("timeout") else None,
+            timeout=spoken(message, "timeout"),
             worker=message.worker,
             errors=tuple(map(_attempt_error, message.errors)),
             project=message.project,
             log=message.log,
             cancel_requested=message.cancel_requested,
             progress=_progress(message.progress) if message.HasField("progress") else None,
+            expires_at=said(message, "expires_at"),
+            heartbeat_timeout=spoken(message, "heartbeat_timeout"),
+            retry=Retry._of(message.retry) if message.HasField("retry") else None,
+            limit_key=message.limit_key or None,
+            unique=TaskUnique._of(message.unique) if message.HasField("unique") else None,
+            after=tuple(message.after),
+            on_dependency_failure=message.on_dependency_failure or None,
+            notify=tuple(message.notify),
+            batch=message.batch or None,
         )
 
 
@@ -222,29 +263,86 @@ class NewTask:
     submission is tried again wherever that may help; without one only where it was surely not accepted."""
     project: Optional[str] = None
     """Whose it is; `default` unless said."""
+    expires_at: Optional[datetime] = None
+    """It expires unless it has been started by then."""
+    schedule_to_start_timeout: Optional[Seconds] = None
+    """It expires unless it is started so long after it was accepted, or after its `run_at`."""
+    heartbeat_timeout: Optional[Seconds] = None
+    """An attempt that says nothing for so long is ended; what its handler says, unless said."""
+    retry: Optional[Retry] = None
+    """How it is tried again; what its handler says, unless said."""
+    limit_key: Optional[str] = None
+    """What it counts to in limits by key."""
+    unique: Optional[Unique] = None
+    """What it must be the only one of. `Unique()` is: of all tasks with its kind and payload."""
+    after: Sequence[TaskOrId] = ()
+    """The tasks that must be final before it is started, at most 100."""
+    on_dependency_failure: Optional[str] = None
+    """What happens where one of those does not succeed: `cancel` it, or `run` it once all are final; `cancel` unless
+    said."""
+    notify: Sequence[str] = ()
+    """Names of the webhooks that hear of its end, at most 8."""
 
     def _request(self) -> task_pb2.SubmitTaskRequest:
         if self.run_at is not None and self.delay is not None:
             raise ValueError("a task has either run_at or delay")
-        if isinstance(self.tags, str):
-            raise TypeError("tags must be several strings, such as a list has, and not one")
         request = task_pb2.SubmitTaskRequest(
-            kind=self.kind,
-            queue=self.queue or "",
-            priority=self.priority or "",
+            kind=of_type(self.kind, str, "kind"),
+            queue=text(self.queue, "queue"),
+            priority=text(self.priority, "priority"),
             payload=to_json(self.payload),
-            tags=self.tags,
-            max_attempts=self.max_attempts,
-            idempotency_key=self.idempotency_key or "",
-            project=self.project or "",
+            tags=several(self.tags, "tags"),
+            max_attempts=whole(self.max_attempts, "max_attempts"),
+            idempotency_key=text(self.idempotency_key, "idempotency_key"),
+            project=text(self.project, "project"),
+            retry=None if self.retry is None else of_type(self.retry, Retry, "retry")._message(),
+            limit_key=text(self.limit_key, "limit_key"),
+            unique=None if self.unique is None else of_type(self.unique, Unique, "unique")._message(),
+            after=_ids(self.after),
+            on_dependency_failure=text(self.on_dependency_failure, "on_dependency_failure"),
+            notify=several(self.notify, "notify"),
         )
-        if self.run_at is not None:
-            request.run_at.CopyFrom(to_timestamp(self.run_at, "run_at"))
-        if self.delay is not None:
-            request.delay.CopyFrom(to_duration(self.delay, "delay"))
-        if self.timeout is not None:
-            request.timeout.CopyFrom(to_duration(self.timeout, "timeout"))
+        put_timestamp(request, "run_at", self.run_at)
+        put_timestamp(request, "expires_at", self.expires_at)
+        for field in ("delay", "timeout", "schedule_to_start_timeout", "heartbeat_timeout"):
+            put_duration(request, field, getattr(self, field))
         return request
+
+    @classmethod
+    def _of(cls, message: task_pb2.SubmitTaskRequest) -> NewTask:
+        """What a schedule submits: it has neither a time nor a key."""
+        return cls(
+            kind=message.kind,
+            payload=from_json(message.payload),
+            queue=message.queue or None,
+            priority=message.priority or None,
+            tags=tuple(message.tags),
+            max_attempts=message.max_attempts if message.HasField("max_attempts") else None,
+            timeout=spoken(message, "timeout"),
+            project=message.project or None,
+            heartbeat_timeout=spoken(message, "heartbeat_timeout"),
+            retry=Retry._of(message.retry) if message.HasField("retry") else None,
+            limit_key=message.limit_key or None,
+            notify=tuple(message.notify),
+        )
+
+
+TaskOrId = Union[Task, str]
+"""A task, or its id."""
+
+
+def id_of(task: TaskOrId) -> str:
+    """The id of a task."""
+    id = task.id if isinstance(task, Task) else task
+    if not isinstance(id, str):
+        raise TypeError(f"a task or its id is needed, and not {type(task).__name__}")
+    return id
+
+
+def _ids(tasks: Sequence[TaskOrId]) -> list[str]:
+    if isinstance(tasks, (str, Task)):
+        raise TypeError("after must be several tasks or their ids, such as a list has, and not one")
+    return [id_of(task) for task in tasks]
 
 
 @dataclass(frozen=True)

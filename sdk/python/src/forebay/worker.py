@@ -13,7 +13,7 @@ import grpc
 
 from ._channel import Server
 from ._context import cut
-from ._convert import Seconds, to_duration, to_seconds
+from ._convert import Seconds, of_type, put_duration, several, to_seconds, whole
 from ._runner import Handler, Runner
 from ._version import __version__
 from .v1 import worker_pb2
@@ -56,12 +56,10 @@ class Worker:
         `concurrency` is how many tasks run at once. `name` is what it is called where workers are listed; its host name
         unless said. `drain_timeout` is how long what runs may go on once the worker is to end.
         """
-        if isinstance(queues, str):
-            raise TypeError("queues must be several names, such as a list has, and not one")
         if not 1 <= concurrency <= CONCURRENCY_MAX:
             raise ValueError(f"concurrency must be from 1 to {CONCURRENCY_MAX}: {concurrency}")
         self._server = Server.of(url, credentials, metadata)
-        self._queues = tuple(queues)
+        self._queues = tuple(several(queues, "queues"))
         self._concurrency = concurrency
         self._name = cut(name or socket.gethostname() or "python", NAME_BYTES_MAX)
         self._drain_timeout = to_seconds(drain_timeout)
@@ -76,6 +74,7 @@ class Worker:
         timeout: Optional[Seconds] = None,
         max_attempts: Optional[int] = None,
         concurrency: Optional[int] = None,
+        heartbeat_timeout: Optional[Seconds] = None,
     ) -> Callable[[F], F]:
         """Says that the function below runs the tasks of this kind. The function itself stays as it is.
 
@@ -84,12 +83,19 @@ class Worker:
         makes another attempt follow, unless it is `Permanent`, `RetryAfter` or `Snooze`.
 
         `timeout` is how long one attempt may take (five minutes unless said), `max_attempts` how many there are, and
-        `concurrency` how many run at once in this worker. A task that says otherwise for itself has its way in the
-        first two.
+        `concurrency` how many run at once in this worker. An attempt that says nothing for `heartbeat_timeout` is ended:
+        see `Context.heartbeat`. A task that says otherwise for itself has its way, but for `concurrency`.
         """
 
         def register(function: F) -> F:
-            self.add(kind, function, timeout=timeout, max_attempts=max_attempts, concurrency=concurrency)
+            self.add(
+                kind,
+                function,
+                timeout=timeout,
+                max_attempts=max_attempts,
+                concurrency=concurrency,
+                heartbeat_timeout=heartbeat_timeout,
+            )
             return function
 
         return register
@@ -102,15 +108,20 @@ class Worker:
         timeout: Optional[Seconds] = None,
         max_attempts: Optional[int] = None,
         concurrency: Optional[int] = None,
+        heartbeat_timeout: Optional[Seconds] = None,
     ) -> None:
         """As `task`, for a function that is not written below a decorator."""
         if kind in self._handlers:
             raise ValueError(f"the kind {kind!r} has a handler already")
         if self._running is not None:
             raise RuntimeError("a worker that runs takes no more handlers")
-        settings = worker_pb2.KindSettings(kind=kind, max_attempts=max_attempts, concurrency=concurrency)
-        if timeout is not None:
-            settings.timeout.CopyFrom(to_duration(timeout, "timeout"))
+        settings = worker_pb2.KindSettings(
+            kind=of_type(kind, str, "kind"),
+            max_attempts=whole(max_attempts, "max_attempts"),
+            concurrency=whole(concurrency, "concurrency"),
+        )
+        put_duration(settings, "timeout", timeout)
+        put_duration(settings, "heartbeat_timeout", heartbeat_timeout)
         self._handlers[kind] = Handler(kind, function, _is_async(function), _arguments(function), settings)
 
     def run(self) -> None:

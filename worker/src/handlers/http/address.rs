@@ -109,6 +109,11 @@ impl Reach {
         }
     }
 
+    /// Everything public, and these networks.
+    pub(super) fn of(allowed: Vec<IpNet>) -> Self {
+        Self { allowed }
+    }
+
     /// Whether `address` may be called.
     pub(super) fn check(&self, address: IpAddr) -> Result<(), Unreachable> {
         let meant = really(address);

@@ -63,23 +63,30 @@ impl Answer {
                 "{host} answered {status}: redirects are not followed, configure the address it leads to"
             )));
         }
-        let mut message = format!("{host} answered {status}");
+        let is_temporary = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
+        match is_temporary {
+            true => Err(self.declined(host, now)),
+            false => Err(HandlerError::permanent(self.message(host))),
+        }
+    }
+
+    /// It may be otherwise later: not before what the answer of `host` asks for.
+    pub(super) fn declined(&self, host: &str, now: Timestamp) -> HandlerError {
+        let message = self.message(host);
+        let asked = self.retry_after.as_deref();
+        match asked.and_then(|value| parse_retry_after(value, now)) {
+            Some(delay) => HandlerError::retry_after(delay, message),
+            None => HandlerError::retryable(message),
+        }
+    }
+
+    fn message(&self, host: &str) -> String {
+        let mut message = format!("{host} answered {}", self.status);
         if let Some(quote) = self.quote() {
             message.push_str(": ");
             message.push_str(&quote);
         }
-        let is_temporary = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
-        if !is_temporary {
-            return Err(HandlerError::permanent(message));
-        }
-        match self
-            .retry_after
-            .as_deref()
-            .and_then(|value| parse_retry_after(value, now))
-        {
-            Some(delay) => Err(HandlerError::retry_after(delay, message)),
-            None => Err(HandlerError::retryable(message)),
-        }
+        message
     }
 
     fn result(self, host: &str) -> HandlerResult {

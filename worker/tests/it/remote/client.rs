@@ -160,7 +160,7 @@ impl Client {
         let say = self.sender().downgrade();
         tokio::spawn(async move {
             while let Some(say) = say.upgrade() {
-                let message = Some(Say::Heartbeat(Heartbeat {}));
+                let message = Some(Say::Heartbeat(Heartbeat::default()));
                 let _ = say.send(WorkRequest { message }).await;
                 drop(say);
                 tokio::time::sleep(every).await;

@@ -82,6 +82,16 @@ impl Schedules for MemoryStore {
         })
     }
 
+    async fn pause_schedule(&self, name: &ScheduleName, paused: bool) -> Result<Option<Schedule>> {
+        self.call("pause a schedule", |state| {
+            let now = now();
+            Ok(state.schedules.get_mut(name).map(|kept| {
+                *kept = Kept::new(kept.schedule.resting(paused, now), now);
+                kept.schedule.clone()
+            }))
+        })
+    }
+
     async fn schedules(&self, page_size: usize, after: Option<&ScheduleName>) -> Result<Vec<Schedule>> {
         self.call("list schedules", |state| {
             let schedules = state.schedules.iter();

@@ -27,15 +27,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66orebay/v1/schedule.proto\x12\nforebay.v1\x1a\x15\x66orebay/v1/task.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n\x0cScheduleSpec\x12\x0c\n\x04\x63ron\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12+\n\x04task\x18\x03 \x01(\x0b\x32\x1d.forebay.v1.SubmitTaskRequest\x12$\n\x07overlap\x18\x04 \x01(\x0e\x32\x13.forebay.v1.Overlap\x12+\n\x08\x63\x61tch_up\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06jitter\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06paused\x18\x07 \x01(\x08\"\x8f\x02\n\x08Schedule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.forebay.v1.ScheduleSpec\x12(\n\x04next\x18\x03 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_tick\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_task_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x12PutScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.forebay.v1.ScheduleSpec\"N\n\x13PutScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.forebay.v1.Schedule\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"F\n\x12GetScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08upcoming\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x0b\n\t_upcoming\"=\n\x13GetScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.forebay.v1.Schedule\"=\n\x14ListSchedulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x15ListSchedulesResponse\x12\'\n\tschedules\x18\x01 \x03(\x0b\x32\x14.forebay.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44\x65leteScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse*Z\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x11\n\rOVERLAP_QUEUE\x10\x02\x12\x11\n\rOVERLAP_ALLOW\x10\x03\x32\xe0\x02\n\x0fScheduleService\x12N\n\x0bPutSchedule\x12\x1e.forebay.v1.PutScheduleRequest\x1a\x1f.forebay.v1.PutScheduleResponse\x12N\n\x0bGetSchedule\x12\x1e.forebay.v1.GetScheduleRequest\x1a\x1f.forebay.v1.GetScheduleResponse\x12T\n\rListSchedules\x12 .forebay.v1.ListSchedulesRequest\x1a!.forebay.v1.ListSchedulesResponse\x12W\n\x0e\x44\x65leteSchedule\x12!.forebay.v1.DeleteScheduleRequest\x1a\".forebay.v1.DeleteScheduleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66orebay/v1/schedule.proto\x12\nforebay.v1\x1a\x15\x66orebay/v1/task.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n\x0cScheduleSpec\x12\x0c\n\x04\x63ron\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12+\n\x04task\x18\x03 \x01(\x0b\x32\x1d.forebay.v1.SubmitTaskRequest\x12$\n\x07overlap\x18\x04 \x01(\x0e\x32\x13.forebay.v1.Overlap\x12+\n\x08\x63\x61tch_up\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06jitter\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06paused\x18\x07 \x01(\x08\"\x8f\x02\n\x08Schedule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.forebay.v1.ScheduleSpec\x12(\n\x04next\x18\x03 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_tick\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0clast_task_id\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x12PutScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.forebay.v1.ScheduleSpec\"N\n\x13PutScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.forebay.v1.Schedule\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"F\n\x12GetScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08upcoming\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x0b\n\t_upcoming\"=\n\x13GetScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.forebay.v1.Schedule\"=\n\x14ListSchedulesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x15ListSchedulesResponse\x12\'\n\tschedules\x18\x01 \x03(\x0b\x32\x14.forebay.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14PauseScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x15PauseScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.forebay.v1.Schedule\"%\n\x15ResumeScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x16ResumeScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.forebay.v1.Schedule\"%\n\x15\x44\x65leteScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse*Z\n\x07Overlap\x12\x17\n\x13OVERLAP_UNSPECIFIED\x10\x00\x12\x10\n\x0cOVERLAP_SKIP\x10\x01\x12\x11\n\rOVERLAP_QUEUE\x10\x02\x12\x11\n\rOVERLAP_ALLOW\x10\x03\x32\x8f\x04\n\x0fScheduleService\x12N\n\x0bPutSchedule\x12\x1e.forebay.v1.PutScheduleRequest\x1a\x1f.forebay.v1.PutScheduleResponse\x12N\n\x0bGetSchedule\x12\x1e.forebay.v1.GetScheduleRequest\x1a\x1f.forebay.v1.GetScheduleResponse\x12T\n\rListSchedules\x12 .forebay.v1.ListSchedulesRequest\x1a!.forebay.v1.ListSchedulesResponse\x12T\n\rPauseSchedule\x12 .forebay.v1.PauseScheduleRequest\x1a!.forebay.v1.PauseScheduleResponse\x12W\n\x0eResumeSchedule\x12!.forebay.v1.ResumeScheduleRequest\x1a\".forebay.v1.ResumeScheduleResponse\x12W\n\x0e\x44\x65leteSchedule\x12!.forebay.v1.DeleteScheduleRequest\x1a\".forebay.v1.DeleteScheduleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'forebay.v1.schedule_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OVERLAP']._serialized_start=1150
-  _globals['_OVERLAP']._serialized_end=1240
+  _globals['_OVERLAP']._serialized_start=1358
+  _globals['_OVERLAP']._serialized_end=1448
   _globals['_SCHEDULESPEC']._serialized_start=130
   _globals['_SCHEDULESPEC']._serialized_end=364
   _globals['_SCHEDULE']._serialized_start=367
@@ -52,10 +52,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSCHEDULESREQUEST']._serialized_end=992
   _globals['_LISTSCHEDULESRESPONSE']._serialized_start=994
   _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1083
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1085
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1122
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1124
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1148
-  _globals['_SCHEDULESERVICE']._serialized_start=1243
-  _globals['_SCHEDULESERVICE']._serialized_end=1595
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1085
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1121
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1123
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1186
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1188
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1225
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1227
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1291
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1293
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1330
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1332
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1356
+  _globals['_SCHEDULESERVICE']._serialized_start=1451
+  _globals['_SCHEDULESERVICE']._serialized_end=1978
 # @@protoc_insertion_point(module_scope)

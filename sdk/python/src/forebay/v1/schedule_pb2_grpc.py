@@ -50,6 +50,16 @@ class ScheduleServiceStub(object):
                 request_serializer=forebay_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
                 response_deserializer=forebay_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
                 _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/forebay.v1.ScheduleService/PauseSchedule',
+                request_serializer=forebay_dot_v1_dot_schedule__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=forebay_dot_v1_dot_schedule__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/forebay.v1.ScheduleService/ResumeSchedule',
+                request_serializer=forebay_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=forebay_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
         self.DeleteSchedule = channel.unary_unary(
                 '/forebay.v1.ScheduleService/DeleteSchedule',
                 request_serializer=forebay_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
@@ -77,7 +87,22 @@ class ScheduleServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSchedules(self, request, context):
-        """Lists schedules by name.
+        """Lists schedules by name. A page ends early where payloads are long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Lets a schedule rest: no tick is fired, and none of that time is made up for. To pause one twice changes nothing.
+        NOT_FOUND where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Lets a schedule go on, with the next tick. NOT_FOUND where there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +132,16 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
                     servicer.ListSchedules,
                     request_deserializer=forebay_dot_v1_dot_schedule__pb2.ListSchedulesRequest.FromString,
                     response_serializer=forebay_dot_v1_dot_schedule__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=forebay_dot_v1_dot_schedule__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=forebay_dot_v1_dot_schedule__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=forebay_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=forebay_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.SerializeToString,
             ),
             'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSchedule,
@@ -196,6 +231,60 @@ class ScheduleService(object):
             '/forebay.v1.ScheduleService/ListSchedules',
             forebay_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
             forebay_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forebay.v1.ScheduleService/PauseSchedule',
+            forebay_dot_v1_dot_schedule__pb2.PauseScheduleRequest.SerializeToString,
+            forebay_dot_v1_dot_schedule__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forebay.v1.ScheduleService/ResumeSchedule',
+            forebay_dot_v1_dot_schedule__pb2.ResumeScheduleRequest.SerializeToString,
+            forebay_dot_v1_dot_schedule__pb2.ResumeScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,7 +37,7 @@ TASK_STATE_CANCELLED: TaskState
 TASK_STATE_EXPIRED: TaskState
 
 class SubmitTaskRequest(_message.Message):
-    __slots__ = ("kind", "queue", "priority", "payload", "tags", "run_at", "delay", "max_attempts", "timeout", "idempotency_key", "project")
+    __slots__ = ("kind", "queue", "priority", "payload", "tags", "run_at", "delay", "max_attempts", "timeout", "idempotency_key", "project", "expires_at", "schedule_to_start_timeout", "heartbeat_timeout", "retry", "limit_key", "unique", "after", "on_dependency_failure", "notify")
     KIND_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,15 @@ class SubmitTaskRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_TO_START_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_KEY_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    ON_DEPENDENCY_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    NOTIFY_FIELD_NUMBER: _ClassVar[int]
     kind: str
     queue: str
     priority: str
@@ -60,7 +69,38 @@ class SubmitTaskRequest(_message.Message):
     timeout: _duration_pb2.Duration
     idempotency_key: str
     project: str
-    def __init__(self, kind: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[str] = ..., payload: _Optional[bytes] = ..., tags: _Optional[_Iterable[str]] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_attempts: _Optional[int] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+    expires_at: _timestamp_pb2.Timestamp
+    schedule_to_start_timeout: _duration_pb2.Duration
+    heartbeat_timeout: _duration_pb2.Duration
+    retry: TaskRetry
+    limit_key: str
+    unique: Unique
+    after: _containers.RepeatedScalarFieldContainer[str]
+    on_dependency_failure: str
+    notify: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[str] = ..., payload: _Optional[bytes] = ..., tags: _Optional[_Iterable[str]] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_attempts: _Optional[int] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., project: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., schedule_to_start_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[TaskRetry, _Mapping]] = ..., limit_key: _Optional[str] = ..., unique: _Optional[_Union[Unique, _Mapping]] = ..., after: _Optional[_Iterable[str]] = ..., on_dependency_failure: _Optional[str] = ..., notify: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TaskRetry(_message.Message):
+    __slots__ = ("base", "factor", "cap", "delays")
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    CAP_FIELD_NUMBER: _ClassVar[int]
+    DELAYS_FIELD_NUMBER: _ClassVar[int]
+    base: _duration_pb2.Duration
+    factor: float
+    cap: _duration_pb2.Duration
+    delays: _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]
+    def __init__(self, base: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., factor: _Optional[float] = ..., cap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., delays: _Optional[_Iterable[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]]] = ...) -> None: ...
+
+class Unique(_message.Message):
+    __slots__ = ("key", "window", "on_conflict")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    ON_CONFLICT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    window: _duration_pb2.Duration
+    on_conflict: str
+    def __init__(self, key: _Optional[str] = ..., window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_conflict: _Optional[str] = ...) -> None: ...
 
 class SubmitTaskResponse(_message.Message):
     __slots__ = ("task",)
@@ -195,7 +235,7 @@ class FieldViolation(_message.Message):
     def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "kind", "queue", "state", "priority", "payload", "result", "error", "attempt", "max_attempts", "tags", "run_at", "created_at", "started_at", "finished_at", "timeout", "worker", "errors", "project", "log", "cancel_requested", "progress")
+    __slots__ = ("id", "kind", "queue", "state", "priority", "payload", "result", "error", "attempt", "max_attempts", "tags", "run_at", "created_at", "started_at", "finished_at", "timeout", "worker", "errors", "project", "log", "cancel_requested", "progress", "expires_at", "heartbeat_timeout", "retry", "limit_key", "unique", "after", "on_dependency_failure", "notify", "batch")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +258,15 @@ class Task(_message.Message):
     LOG_FIELD_NUMBER: _ClassVar[int]
     CANCEL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_KEY_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    ON_DEPENDENCY_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    NOTIFY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     queue: str
@@ -240,7 +289,26 @@ class Task(_message.Message):
     log: str
     cancel_requested: bool
     progress: TaskProgress
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., queue: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[str] = ..., payload: _Optional[bytes] = ..., result: _Optional[bytes] = ..., error: _Optional[_Union[AttemptError, _Mapping]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., worker: _Optional[str] = ..., errors: _Optional[_Iterable[_Union[AttemptError, _Mapping]]] = ..., project: _Optional[str] = ..., log: _Optional[str] = ..., cancel_requested: bool = ..., progress: _Optional[_Union[TaskProgress, _Mapping]] = ...) -> None: ...
+    expires_at: _timestamp_pb2.Timestamp
+    heartbeat_timeout: _duration_pb2.Duration
+    retry: TaskRetry
+    limit_key: str
+    unique: TaskUnique
+    after: _containers.RepeatedScalarFieldContainer[str]
+    on_dependency_failure: str
+    notify: _containers.RepeatedScalarFieldContainer[str]
+    batch: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., queue: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., priority: _Optional[str] = ..., payload: _Optional[bytes] = ..., result: _Optional[bytes] = ..., error: _Optional[_Union[AttemptError, _Mapping]] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., tags: _Optional[_Iterable[str]] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., worker: _Optional[str] = ..., errors: _Optional[_Iterable[_Union[AttemptError, _Mapping]]] = ..., project: _Optional[str] = ..., log: _Optional[str] = ..., cancel_requested: bool = ..., progress: _Optional[_Union[TaskProgress, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[TaskRetry, _Mapping]] = ..., limit_key: _Optional[str] = ..., unique: _Optional[_Union[TaskUnique, _Mapping]] = ..., after: _Optional[_Iterable[str]] = ..., on_dependency_failure: _Optional[str] = ..., notify: _Optional[_Iterable[str]] = ..., batch: _Optional[str] = ...) -> None: ...
+
+class TaskUnique(_message.Message):
+    __slots__ = ("mark", "until", "on_conflict")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    ON_CONFLICT_FIELD_NUMBER: _ClassVar[int]
+    mark: str
+    until: _timestamp_pb2.Timestamp
+    on_conflict: str
+    def __init__(self, mark: _Optional[str] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., on_conflict: _Optional[str] = ...) -> None: ...
 
 class TaskProgress(_message.Message):
     __slots__ = ("fraction", "message", "at")
@@ -263,3 +331,63 @@ class AttemptError(_message.Message):
     message: str
     at: _timestamp_pb2.Timestamp
     def __init__(self, attempt: _Optional[int] = ..., outcome: _Optional[str] = ..., message: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ExplainTaskRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ExplainTaskResponse(_message.Message):
+    __slots__ = ("explanation",)
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    explanation: TaskExplanation
+    def __init__(self, explanation: _Optional[_Union[TaskExplanation, _Mapping]] = ...) -> None: ...
+
+class TaskExplanation(_message.Message):
+    __slots__ = ("id", "state", "reason", "detail", "run_at", "next_attempt", "ahead", "ahead_is_exact", "worker", "worker_name", "limit", "blocked_on", "batch", "at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    RUN_AT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_IS_EXACT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    WORKER_NAME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_ON_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    state: TaskState
+    reason: str
+    detail: str
+    run_at: _timestamp_pb2.Timestamp
+    next_attempt: int
+    ahead: int
+    ahead_is_exact: bool
+    worker: str
+    worker_name: str
+    limit: TaskHold
+    blocked_on: _containers.RepeatedScalarFieldContainer[str]
+    batch: str
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., run_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt: _Optional[int] = ..., ahead: _Optional[int] = ..., ahead_is_exact: bool = ..., worker: _Optional[str] = ..., worker_name: _Optional[str] = ..., limit: _Optional[_Union[TaskHold, _Mapping]] = ..., blocked_on: _Optional[_Iterable[str]] = ..., batch: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class TaskHold(_message.Message):
+    __slots__ = ("limit", "key", "running", "concurrency", "next_at", "ahead")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AT_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    limit: str
+    key: str
+    running: int
+    concurrency: int
+    next_at: _timestamp_pb2.Timestamp
+    ahead: int
+    def __init__(self, limit: _Optional[str] = ..., key: _Optional[str] = ..., running: _Optional[int] = ..., concurrency: _Optional[int] = ..., next_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ahead: _Optional[int] = ...) -> None: ...

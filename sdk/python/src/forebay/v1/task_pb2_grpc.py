@@ -65,6 +65,11 @@ class TaskServiceStub(object):
                 request_serializer=forebay_dot_v1_dot_task__pb2.RetryTaskRequest.SerializeToString,
                 response_deserializer=forebay_dot_v1_dot_task__pb2.RetryTaskResponse.FromString,
                 _registered_method=True)
+        self.ExplainTask = channel.unary_unary(
+                '/forebay.v1.TaskService/ExplainTask',
+                request_serializer=forebay_dot_v1_dot_task__pb2.ExplainTaskRequest.SerializeToString,
+                response_deserializer=forebay_dot_v1_dot_task__pb2.ExplainTaskResponse.FromString,
+                _registered_method=True)
         self.WatchTask = channel.unary_stream(
                 '/forebay.v1.TaskService/WatchTask',
                 request_serializer=forebay_dot_v1_dot_task__pb2.WatchTaskRequest.SerializeToString,
@@ -124,6 +129,13 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainTask(self, request, context):
+        """Says why a task is where it is: the one thing that it waits for. NOT_FOUND and UNAVAILABLE as GetTask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTask(self, request, context):
         """Tells where a task stands, then each change of its state or its progress, and ends after a final state. It ends
         before that, with OK, where the server stops or the stream has lasted for an hour: go on after the last cursor.
@@ -164,6 +176,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.RetryTask,
                     request_deserializer=forebay_dot_v1_dot_task__pb2.RetryTaskRequest.FromString,
                     response_serializer=forebay_dot_v1_dot_task__pb2.RetryTaskResponse.SerializeToString,
+            ),
+            'ExplainTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTask,
+                    request_deserializer=forebay_dot_v1_dot_task__pb2.ExplainTaskRequest.FromString,
+                    response_serializer=forebay_dot_v1_dot_task__pb2.ExplainTaskResponse.SerializeToString,
             ),
             'WatchTask': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTask,
@@ -334,6 +351,33 @@ class TaskService(object):
             '/forebay.v1.TaskService/RetryTask',
             forebay_dot_v1_dot_task__pb2.RetryTaskRequest.SerializeToString,
             forebay_dot_v1_dot_task__pb2.RetryTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forebay.v1.TaskService/ExplainTask',
+            forebay_dot_v1_dot_task__pb2.ExplainTaskRequest.SerializeToString,
+            forebay_dot_v1_dot_task__pb2.ExplainTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

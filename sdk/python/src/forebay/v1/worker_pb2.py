@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66orebay/v1/worker.proto\x12\nforebay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n\x0bWorkRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.forebay.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.forebay.v1.HeartbeatH\x00\x12(\n\x08progress\x18\x03 \x01(\x0b\x32\x14.forebay.v1.ProgressH\x00\x12)\n\tlog_lines\x18\x04 \x01(\x0b\x32\x14.forebay.v1.LogLinesH\x00\x12$\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x12.forebay.v1.FinishH\x00\x12\"\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x11.forebay.v1.DrainH\x00\x42\t\n\x07message\"\xab\x01\n\x0cWorkResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.forebay.v1.WelcomeH\x00\x12\"\n\x05start\x18\x02 \x01(\x0b\x32\x11.forebay.v1.StartH\x00\x12 \n\x04stop\x18\x03 \x01(\x0b\x32\x10.forebay.v1.StopH\x00\x12\"\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x11.forebay.v1.DrainH\x00\x42\t\n\x07message\"j\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06queues\x18\x02 \x03(\t\x12\'\n\x05kinds\x18\x03 \x03(\x0b\x32\x18.forebay.v1.KindSettings\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x0b\n\x03sdk\x18\x05 \x01(\t\"\x9e\x01\n\x0cKindSettings\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmax_attempts\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0b\x63oncurrency\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x0f\n\r_max_attemptsB\x0e\n\x0c_concurrency\"\x83\x01\n\x07Welcome\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsilence_max\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0b\n\tHeartbeat\"\x07\n\x05\x44rain\")\n\x07StartId\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\r\"\xfd\x01\n\x05Start\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x14\n\x0cmax_attempts\x18\x07 \x01(\r\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\n \x01(\t\"\xb3\x01\n\x04Stop\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.forebay.v1.Stop.Reason\"a\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_CANCELLED\x10\x01\x12\x14\n\x10REASON_TIMED_OUT\x10\x02\x12\x13\n\x0fREASON_SHUTDOWN\x10\x03\"N\n\x08Progress\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\":\n\x08LogLines\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\r\n\x05lines\x18\x02 \x03(\t\"\xae\x01\n\x06\x46inish\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12*\n\tsucceeded\x18\x02 \x01(\x0b\x32\x15.forebay.v1.SucceededH\x00\x12$\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x12.forebay.v1.FailedH\x00\x12&\n\x07snoozed\x18\x04 \x01(\x0b\x32\x13.forebay.v1.SnoozedH\x00\x42\t\n\x07outcome\"\x1b\n\tSucceeded\x12\x0e\n\x06result\x18\x01 \x01(\x0c\"\\\n\x06\x46\x61iled\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tpermanent\x18\x02 \x01(\x08\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x07Snoozed\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration2N\n\rWorkerService\x12=\n\x04Work\x12\x17.forebay.v1.WorkRequest\x1a\x18.forebay.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66orebay/v1/worker.proto\x12\nforebay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n\x0bWorkRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.forebay.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.forebay.v1.HeartbeatH\x00\x12(\n\x08progress\x18\x03 \x01(\x0b\x32\x14.forebay.v1.ProgressH\x00\x12)\n\tlog_lines\x18\x04 \x01(\x0b\x32\x14.forebay.v1.LogLinesH\x00\x12$\n\x06\x66inish\x18\x05 \x01(\x0b\x32\x12.forebay.v1.FinishH\x00\x12\"\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x11.forebay.v1.DrainH\x00\x42\t\n\x07message\"\xab\x01\n\x0cWorkResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.forebay.v1.WelcomeH\x00\x12\"\n\x05start\x18\x02 \x01(\x0b\x32\x11.forebay.v1.StartH\x00\x12 \n\x04stop\x18\x03 \x01(\x0b\x32\x10.forebay.v1.StopH\x00\x12\"\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x11.forebay.v1.DrainH\x00\x42\t\n\x07message\"j\n\x05Hello\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06queues\x18\x02 \x03(\t\x12\'\n\x05kinds\x18\x03 \x03(\x0b\x32\x18.forebay.v1.KindSettings\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x0b\n\x03sdk\x18\x05 \x01(\t\"\xd4\x01\n\x0cKindSettings\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmax_attempts\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0b\x63oncurrency\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x34\n\x11heartbeat_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_attemptsB\x0e\n\x0c_concurrency\"\x83\x01\n\x07Welcome\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bsilence_max\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"/\n\tHeartbeat\x12\"\n\x05\x61live\x18\x01 \x03(\x0b\x32\x13.forebay.v1.StartId\"\x07\n\x05\x44rain\")\n\x07StartId\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\r\"\xb3\x02\n\x05Start\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x0f\n\x07payload\x18\x05 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x14\n\x0cmax_attempts\x18\x07 \x01(\r\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x34\n\x11heartbeat_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x01\n\x04Stop\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.forebay.v1.Stop.Reason\"a\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_CANCELLED\x10\x01\x12\x14\n\x10REASON_TIMED_OUT\x10\x02\x12\x13\n\x0fREASON_SHUTDOWN\x10\x03\"N\n\x08Progress\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\":\n\x08LogLines\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12\r\n\x05lines\x18\x02 \x03(\t\"\xae\x01\n\x06\x46inish\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.forebay.v1.StartId\x12*\n\tsucceeded\x18\x02 \x01(\x0b\x32\x15.forebay.v1.SucceededH\x00\x12$\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x12.forebay.v1.FailedH\x00\x12&\n\x07snoozed\x18\x04 \x01(\x0b\x32\x13.forebay.v1.SnoozedH\x00\x42\t\n\x07outcome\"\x1b\n\tSucceeded\x12\x0e\n\x06result\x18\x01 \x01(\x0c\"\\\n\x06\x46\x61iled\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tpermanent\x18\x02 \x01(\x08\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"3\n\x07Snoozed\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration2N\n\rWorkerService\x12=\n\x04Work\x12\x17.forebay.v1.WorkRequest\x1a\x18.forebay.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,33 +40,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=544
   _globals['_HELLO']._serialized_end=650
   _globals['_KINDSETTINGS']._serialized_start=653
-  _globals['_KINDSETTINGS']._serialized_end=811
-  _globals['_WELCOME']._serialized_start=814
-  _globals['_WELCOME']._serialized_end=945
-  _globals['_HEARTBEAT']._serialized_start=947
-  _globals['_HEARTBEAT']._serialized_end=958
-  _globals['_DRAIN']._serialized_start=960
-  _globals['_DRAIN']._serialized_end=967
-  _globals['_STARTID']._serialized_start=969
-  _globals['_STARTID']._serialized_end=1010
-  _globals['_START']._serialized_start=1013
-  _globals['_START']._serialized_end=1266
-  _globals['_STOP']._serialized_start=1269
-  _globals['_STOP']._serialized_end=1448
-  _globals['_STOP_REASON']._serialized_start=1351
-  _globals['_STOP_REASON']._serialized_end=1448
-  _globals['_PROGRESS']._serialized_start=1450
-  _globals['_PROGRESS']._serialized_end=1528
-  _globals['_LOGLINES']._serialized_start=1530
-  _globals['_LOGLINES']._serialized_end=1588
-  _globals['_FINISH']._serialized_start=1591
-  _globals['_FINISH']._serialized_end=1765
-  _globals['_SUCCEEDED']._serialized_start=1767
-  _globals['_SUCCEEDED']._serialized_end=1794
-  _globals['_FAILED']._serialized_start=1796
-  _globals['_FAILED']._serialized_end=1888
-  _globals['_SNOOZED']._serialized_start=1890
-  _globals['_SNOOZED']._serialized_end=1941
-  _globals['_WORKERSERVICE']._serialized_start=1943
-  _globals['_WORKERSERVICE']._serialized_end=2021
+  _globals['_KINDSETTINGS']._serialized_end=865
+  _globals['_WELCOME']._serialized_start=868
+  _globals['_WELCOME']._serialized_end=999
+  _globals['_HEARTBEAT']._serialized_start=1001
+  _globals['_HEARTBEAT']._serialized_end=1048
+  _globals['_DRAIN']._serialized_start=1050
+  _globals['_DRAIN']._serialized_end=1057
+  _globals['_STARTID']._serialized_start=1059
+  _globals['_STARTID']._serialized_end=1100
+  _globals['_START']._serialized_start=1103
+  _globals['_START']._serialized_end=1410
+  _globals['_STOP']._serialized_start=1413
+  _globals['_STOP']._serialized_end=1592
+  _globals['_STOP_REASON']._serialized_start=1495
+  _globals['_STOP_REASON']._serialized_end=1592
+  _globals['_PROGRESS']._serialized_start=1594
+  _globals['_PROGRESS']._serialized_end=1672
+  _globals['_LOGLINES']._serialized_start=1674
+  _globals['_LOGLINES']._serialized_end=1732
+  _globals['_FINISH']._serialized_start=1735
+  _globals['_FINISH']._serialized_end=1909
+  _globals['_SUCCEEDED']._serialized_start=1911
+  _globals['_SUCCEEDED']._serialized_end=1938
+  _globals['_FAILED']._serialized_start=1940
+  _globals['_FAILED']._serialized_end=2032
+  _globals['_SNOOZED']._serialized_start=2034
+  _globals['_SNOOZED']._serialized_end=2085
+  _globals['_WORKERSERVICE']._serialized_start=2087
+  _globals['_WORKERSERVICE']._serialized_end=2165
 # @@protoc_insertion_point(module_scope)

@@ -54,16 +54,18 @@ class Hello(_message.Message):
     def __init__(self, name: _Optional[str] = ..., queues: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[_Union[KindSettings, _Mapping]]] = ..., slots: _Optional[int] = ..., sdk: _Optional[str] = ...) -> None: ...
 
 class KindSettings(_message.Message):
-    __slots__ = ("kind", "timeout", "max_attempts", "concurrency")
+    __slots__ = ("kind", "timeout", "max_attempts", "concurrency", "heartbeat_timeout")
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     kind: str
     timeout: _duration_pb2.Duration
     max_attempts: int
     concurrency: int
-    def __init__(self, kind: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_attempts: _Optional[int] = ..., concurrency: _Optional[int] = ...) -> None: ...
+    heartbeat_timeout: _duration_pb2.Duration
+    def __init__(self, kind: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_attempts: _Optional[int] = ..., concurrency: _Optional[int] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("worker_id", "heartbeat_interval", "silence_max")
@@ -76,8 +78,10 @@ class Welcome(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., silence_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("alive",)
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    alive: _containers.RepeatedCompositeFieldContainer[StartId]
+    def __init__(self, alive: _Optional[_Iterable[_Union[StartId, _Mapping]]] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ()
@@ -92,7 +96,7 @@ class StartId(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("id", "kind", "queue", "project", "payload", "attempt", "max_attempts", "timeout", "deadline", "traceparent")
+    __slots__ = ("id", "kind", "queue", "project", "payload", "attempt", "max_attempts", "timeout", "deadline", "traceparent", "heartbeat_timeout")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +107,7 @@ class Start(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     id: StartId
     kind: str
     queue: str
@@ -113,7 +118,8 @@ class Start(_message.Message):
     timeout: _duration_pb2.Duration
     deadline: _timestamp_pb2.Timestamp
     traceparent: str
-    def __init__(self, id: _Optional[_Union[StartId, _Mapping]] = ..., kind: _Optional[str] = ..., queue: _Optional[str] = ..., project: _Optional[str] = ..., payload: _Optional[bytes] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    heartbeat_timeout: _duration_pb2.Duration
+    def __init__(self, id: _Optional[_Union[StartId, _Mapping]] = ..., kind: _Optional[str] = ..., queue: _Optional[str] = ..., project: _Optional[str] = ..., payload: _Optional[bytes] = ..., attempt: _Optional[int] = ..., max_attempts: _Optional[int] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Stop(_message.Message):
     __slots__ = ("id", "reason")

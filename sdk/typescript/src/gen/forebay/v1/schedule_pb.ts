@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file forebay/v1/schedule.proto.
  */
 export const file_forebay_v1_schedule: GenFile = /*@__PURE__*/
-  fileDesc("Chlmb3JlYmF5L3YxL3NjaGVkdWxlLnByb3RvEgpmb3JlYmF5LnYxIuoBCgxTY2hlZHVsZVNwZWMSDAoEY3JvbhgBIAEoCRIRCgl0aW1lX3pvbmUYAiABKAkSKwoEdGFzaxgDIAEoCzIdLmZvcmViYXkudjEuU3VibWl0VGFza1JlcXVlc3QSJAoHb3ZlcmxhcBgEIAEoDjITLmZvcmViYXkudjEuT3ZlcmxhcBIrCghjYXRjaF91cBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIpCgZqaXR0ZXIYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGcGF1c2VkGAcgASgIIo8CCghTY2hlZHVsZRIMCgRuYW1lGAEgASgJEiYKBHNwZWMYAiABKAsyGC5mb3JlYmF5LnYxLlNjaGVkdWxlU3BlYxIoCgRuZXh0GAMgAygLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglsYXN0X3RpY2sYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGxhc3RfdGFza19pZBgFIAEoCRIuCgpjcmVhdGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKChJQdXRTY2hlZHVsZVJlcXVlc3QSDAoEbmFtZRgBIAEoCRImCgRzcGVjGAIgASgLMhguZm9yZWJheS52MS5TY2hlZHVsZVNwZWMiTgoTUHV0U2NoZWR1bGVSZXNwb25zZRImCghzY2hlZHVsZRgBIAEoCzIULmZvcmViYXkudjEuU2NoZWR1bGUSDwoHY3JlYXRlZBgCIAEoCCJGChJHZXRTY2hlZHVsZVJlcXVlc3QSDAoEbmFtZRgBIAEoCRIVCgh1cGNvbWluZxgCIAEoDUgAiAEBQgsKCV91cGNvbWluZyI9ChNHZXRTY2hlZHVsZVJlc3BvbnNlEiYKCHNjaGVkdWxlGAEgASgLMhQuZm9yZWJheS52MS5TY2hlZHVsZSI9ChRMaXN0U2NoZWR1bGVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJZChVMaXN0U2NoZWR1bGVzUmVzcG9uc2USJwoJc2NoZWR1bGVzGAEgAygLMhQuZm9yZWJheS52MS5TY2hlZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiJQoVRGVsZXRlU2NoZWR1bGVSZXF1ZXN0EgwKBG5hbWUYASABKAkiGAoWRGVsZXRlU2NoZWR1bGVSZXNwb25zZSpaCgdPdmVybGFwEhcKE09WRVJMQVBfVU5TUEVDSUZJRUQQABIQCgxPVkVSTEFQX1NLSVAQARIRCg1PVkVSTEFQX1FVRVVFEAISEQoNT1ZFUkxBUF9BTExPVxADMuACCg9TY2hlZHVsZVNlcnZpY2USTgoLUHV0U2NoZWR1bGUSHi5mb3JlYmF5LnYxLlB1dFNjaGVkdWxlUmVxdWVzdBofLmZvcmViYXkudjEuUHV0U2NoZWR1bGVSZXNwb25zZRJOCgtHZXRTY2hlZHVsZRIeLmZvcmViYXkudjEuR2V0U2NoZWR1bGVSZXF1ZXN0Gh8uZm9yZWJheS52MS5HZXRTY2hlZHVsZVJlc3BvbnNlElQKDUxpc3RTY2hlZHVsZXMSIC5mb3JlYmF5LnYxLkxpc3RTY2hlZHVsZXNSZXF1ZXN0GiEuZm9yZWJheS52MS5MaXN0U2NoZWR1bGVzUmVzcG9uc2USVwoORGVsZXRlU2NoZWR1bGUSIS5mb3JlYmF5LnYxLkRlbGV0ZVNjaGVkdWxlUmVxdWVzdBoiLmZvcmViYXkudjEuRGVsZXRlU2NoZWR1bGVSZXNwb25zZWIGcHJvdG8z", [file_forebay_v1_task, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Chlmb3JlYmF5L3YxL3NjaGVkdWxlLnByb3RvEgpmb3JlYmF5LnYxIuoBCgxTY2hlZHVsZVNwZWMSDAoEY3JvbhgBIAEoCRIRCgl0aW1lX3pvbmUYAiABKAkSKwoEdGFzaxgDIAEoCzIdLmZvcmViYXkudjEuU3VibWl0VGFza1JlcXVlc3QSJAoHb3ZlcmxhcBgEIAEoDjITLmZvcmViYXkudjEuT3ZlcmxhcBIrCghjYXRjaF91cBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIpCgZqaXR0ZXIYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGcGF1c2VkGAcgASgIIo8CCghTY2hlZHVsZRIMCgRuYW1lGAEgASgJEiYKBHNwZWMYAiABKAsyGC5mb3JlYmF5LnYxLlNjaGVkdWxlU3BlYxIoCgRuZXh0GAMgAygLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglsYXN0X3RpY2sYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGxhc3RfdGFza19pZBgFIAEoCRIuCgpjcmVhdGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgp1cGRhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKChJQdXRTY2hlZHVsZVJlcXVlc3QSDAoEbmFtZRgBIAEoCRImCgRzcGVjGAIgASgLMhguZm9yZWJheS52MS5TY2hlZHVsZVNwZWMiTgoTUHV0U2NoZWR1bGVSZXNwb25zZRImCghzY2hlZHVsZRgBIAEoCzIULmZvcmViYXkudjEuU2NoZWR1bGUSDwoHY3JlYXRlZBgCIAEoCCJGChJHZXRTY2hlZHVsZVJlcXVlc3QSDAoEbmFtZRgBIAEoCRIVCgh1cGNvbWluZxgCIAEoDUgAiAEBQgsKCV91cGNvbWluZyI9ChNHZXRTY2hlZHVsZVJlc3BvbnNlEiYKCHNjaGVkdWxlGAEgASgLMhQuZm9yZWJheS52MS5TY2hlZHVsZSI9ChRMaXN0U2NoZWR1bGVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJZChVMaXN0U2NoZWR1bGVzUmVzcG9uc2USJwoJc2NoZWR1bGVzGAEgAygLMhQuZm9yZWJheS52MS5TY2hlZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiJAoUUGF1c2VTY2hlZHVsZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI/ChVQYXVzZVNjaGVkdWxlUmVzcG9uc2USJgoIc2NoZWR1bGUYASABKAsyFC5mb3JlYmF5LnYxLlNjaGVkdWxlIiUKFVJlc3VtZVNjaGVkdWxlUmVxdWVzdBIMCgRuYW1lGAEgASgJIkAKFlJlc3VtZVNjaGVkdWxlUmVzcG9uc2USJgoIc2NoZWR1bGUYASABKAsyFC5mb3JlYmF5LnYxLlNjaGVkdWxlIiUKFURlbGV0ZVNjaGVkdWxlUmVxdWVzdBIMCgRuYW1lGAEgASgJIhgKFkRlbGV0ZVNjaGVkdWxlUmVzcG9uc2UqWgoHT3ZlcmxhcBIXChNPVkVSTEFQX1VOU1BFQ0lGSUVEEAASEAoMT1ZFUkxBUF9TS0lQEAESEQoNT1ZFUkxBUF9RVUVVRRACEhEKDU9WRVJMQVBfQUxMT1cQAzKPBAoPU2NoZWR1bGVTZXJ2aWNlEk4KC1B1dFNjaGVkdWxlEh4uZm9yZWJheS52MS5QdXRTY2hlZHVsZVJlcXVlc3QaHy5mb3JlYmF5LnYxLlB1dFNjaGVkdWxlUmVzcG9uc2USTgoLR2V0U2NoZWR1bGUSHi5mb3JlYmF5LnYxLkdldFNjaGVkdWxlUmVxdWVzdBofLmZvcmViYXkudjEuR2V0U2NoZWR1bGVSZXNwb25zZRJUCg1MaXN0U2NoZWR1bGVzEiAuZm9yZWJheS52MS5MaXN0U2NoZWR1bGVzUmVxdWVzdBohLmZvcmViYXkudjEuTGlzdFNjaGVkdWxlc1Jlc3BvbnNlElQKDVBhdXNlU2NoZWR1bGUSIC5mb3JlYmF5LnYxLlBhdXNlU2NoZWR1bGVSZXF1ZXN0GiEuZm9yZWJheS52MS5QYXVzZVNjaGVkdWxlUmVzcG9uc2USVwoOUmVzdW1lU2NoZWR1bGUSIS5mb3JlYmF5LnYxLlJlc3VtZVNjaGVkdWxlUmVxdWVzdBoiLmZvcmViYXkudjEuUmVzdW1lU2NoZWR1bGVSZXNwb25zZRJXCg5EZWxldGVTY2hlZHVsZRIhLmZvcmViYXkudjEuRGVsZXRlU2NoZWR1bGVSZXF1ZXN0GiIuZm9yZWJheS52MS5EZWxldGVTY2hlZHVsZVJlc3BvbnNlYgZwcm90bzM", [file_forebay_v1_task, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * When to submit what.
@@ -271,6 +271,74 @@ export const ListSchedulesResponseSchema: GenMessage<ListSchedulesResponse> = /*
   messageDesc(file_forebay_v1_schedule, 7);
 
 /**
+ * @generated from message forebay.v1.PauseScheduleRequest
+ */
+export type PauseScheduleRequest = Message<"forebay.v1.PauseScheduleRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message forebay.v1.PauseScheduleRequest.
+ * Use `create(PauseScheduleRequestSchema)` to create a new message.
+ */
+export const PauseScheduleRequestSchema: GenMessage<PauseScheduleRequest> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_schedule, 8);
+
+/**
+ * @generated from message forebay.v1.PauseScheduleResponse
+ */
+export type PauseScheduleResponse = Message<"forebay.v1.PauseScheduleResponse"> & {
+  /**
+   * @generated from field: forebay.v1.Schedule schedule = 1;
+   */
+  schedule?: Schedule | undefined;
+};
+
+/**
+ * Describes the message forebay.v1.PauseScheduleResponse.
+ * Use `create(PauseScheduleResponseSchema)` to create a new message.
+ */
+export const PauseScheduleResponseSchema: GenMessage<PauseScheduleResponse> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_schedule, 9);
+
+/**
+ * @generated from message forebay.v1.ResumeScheduleRequest
+ */
+export type ResumeScheduleRequest = Message<"forebay.v1.ResumeScheduleRequest"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message forebay.v1.ResumeScheduleRequest.
+ * Use `create(ResumeScheduleRequestSchema)` to create a new message.
+ */
+export const ResumeScheduleRequestSchema: GenMessage<ResumeScheduleRequest> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_schedule, 10);
+
+/**
+ * @generated from message forebay.v1.ResumeScheduleResponse
+ */
+export type ResumeScheduleResponse = Message<"forebay.v1.ResumeScheduleResponse"> & {
+  /**
+   * @generated from field: forebay.v1.Schedule schedule = 1;
+   */
+  schedule?: Schedule | undefined;
+};
+
+/**
+ * Describes the message forebay.v1.ResumeScheduleResponse.
+ * Use `create(ResumeScheduleResponseSchema)` to create a new message.
+ */
+export const ResumeScheduleResponseSchema: GenMessage<ResumeScheduleResponse> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_schedule, 11);
+
+/**
  * @generated from message forebay.v1.DeleteScheduleRequest
  */
 export type DeleteScheduleRequest = Message<"forebay.v1.DeleteScheduleRequest"> & {
@@ -285,7 +353,7 @@ export type DeleteScheduleRequest = Message<"forebay.v1.DeleteScheduleRequest"> 
  * Use `create(DeleteScheduleRequestSchema)` to create a new message.
  */
 export const DeleteScheduleRequestSchema: GenMessage<DeleteScheduleRequest> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_schedule, 8);
+  messageDesc(file_forebay_v1_schedule, 12);
 
 /**
  * @generated from message forebay.v1.DeleteScheduleResponse
@@ -298,7 +366,7 @@ export type DeleteScheduleResponse = Message<"forebay.v1.DeleteScheduleResponse"
  * Use `create(DeleteScheduleResponseSchema)` to create a new message.
  */
 export const DeleteScheduleResponseSchema: GenMessage<DeleteScheduleResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_schedule, 9);
+  messageDesc(file_forebay_v1_schedule, 13);
 
 /**
  * What happens at a tick while a task of an earlier tick is unfinished.
@@ -369,7 +437,7 @@ export const ScheduleService: GenService<{
     output: typeof GetScheduleResponseSchema;
   },
   /**
-   * Lists schedules by name.
+   * Lists schedules by name. A page ends early where payloads are long.
    *
    * @generated from rpc forebay.v1.ScheduleService.ListSchedules
    */
@@ -377,6 +445,27 @@ export const ScheduleService: GenService<{
     methodKind: "unary";
     input: typeof ListSchedulesRequestSchema;
     output: typeof ListSchedulesResponseSchema;
+  },
+  /**
+   * Lets a schedule rest: no tick is fired, and none of that time is made up for. To pause one twice changes nothing.
+   * NOT_FOUND where there is none.
+   *
+   * @generated from rpc forebay.v1.ScheduleService.PauseSchedule
+   */
+  pauseSchedule: {
+    methodKind: "unary";
+    input: typeof PauseScheduleRequestSchema;
+    output: typeof PauseScheduleResponseSchema;
+  },
+  /**
+   * Lets a schedule go on, with the next tick. NOT_FOUND where there is none.
+   *
+   * @generated from rpc forebay.v1.ScheduleService.ResumeSchedule
+   */
+  resumeSchedule: {
+    methodKind: "unary";
+    input: typeof ResumeScheduleRequestSchema;
+    output: typeof ResumeScheduleResponseSchema;
   },
   /**
    * Deletes a schedule. The tasks that it has submitted stay. NOT_FOUND where there is none.

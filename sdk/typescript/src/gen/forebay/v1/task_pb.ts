@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file forebay/v1/task.proto.
  */
 export const file_forebay_v1_task: GenFile = /*@__PURE__*/
-  fileDesc("ChVmb3JlYmF5L3YxL3Rhc2sucHJvdG8SCmZvcmViYXkudjEixQIKEVN1Ym1pdFRhc2tSZXF1ZXN0EgwKBGtpbmQYASABKAkSDQoFcXVldWUYAiABKAkSEAoIcHJpb3JpdHkYAyABKAkSDwoHcGF5bG9hZBgEIAEoDBIMCgR0YWdzGAUgAygJEiwKBnJ1bl9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIqCgVkZWxheRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAEhkKDG1heF9hdHRlbXB0cxgIIAEoBUgBiAEBEioKB3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoPaWRlbXBvdGVuY3lfa2V5GAogASgJEg8KB3Byb2plY3QYCyABKAlCBgoEd2hlbkIPCg1fbWF4X2F0dGVtcHRzIjQKElN1Ym1pdFRhc2tSZXNwb25zZRIeCgR0YXNrGAEgASgLMhAuZm9yZWJheS52MS5UYXNrIhwKDkdldFRhc2tSZXF1ZXN0EgoKAmlkGAEgASgJIjEKD0dldFRhc2tSZXNwb25zZRIeCgR0YXNrGAEgASgLMhAuZm9yZWJheS52MS5UYXNrIj8KC1Rhc2tSZWNlaXB0EgoKAmlkGAEgASgJEiQKBXN0YXRlGAIgASgOMhUuZm9yZWJheS52MS5UYXNrU3RhdGUigwEKE1N1Ym1pdFRhc2tzUmVzcG9uc2USDQoFaW5kZXgYASABKAQSKwoIYWNjZXB0ZWQYAiABKAsyFy5mb3JlYmF5LnYxLlRhc2tSZWNlaXB0SAASJgoHcHJvYmxlbRgDIAEoCzITLmZvcmViYXkudjEuUHJvYmxlbUgAQggKBnJlc3VsdCLwAQoQTGlzdFRhc2tzUmVxdWVzdBIkCgVzdGF0ZRgBIAEoDjIVLmZvcmViYXkudjEuVGFza1N0YXRlEg0KBXF1ZXVlGAIgASgJEgwKBGtpbmQYAyABKAkSCwoDdGFnGAQgASgJEjEKDWNyZWF0ZWRfYWZ0ZXIYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYByABKAUSEgoKcGFnZV90b2tlbhgIIAEoCSJNChFMaXN0VGFza3NSZXNwb25zZRIfCgV0YXNrcxgBIAMoCzIQLmZvcmViYXkudjEuVGFzaxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiHwoRQ2FuY2VsVGFza1JlcXVlc3QSCgoCaWQYASABKAkiNAoSQ2FuY2VsVGFza1Jlc3BvbnNlEh4KBHRhc2sYASABKAsyEC5mb3JlYmF5LnYxLlRhc2siHgoQUmV0cnlUYXNrUmVxdWVzdBIKCgJpZBgBIAEoCSIzChFSZXRyeVRhc2tSZXNwb25zZRIeCgR0YXNrGAEgASgLMhAuZm9yZWJheS52MS5UYXNrIi0KEFdhdGNoVGFza1JlcXVlc3QSCgoCaWQYASABKAkSDQoFYWZ0ZXIYAiABKAkizgEKEVdhdGNoVGFza1Jlc3BvbnNlEiQKBXN0YXRlGAEgASgOMhUuZm9yZWJheS52MS5UYXNrU3RhdGUSDwoHYXR0ZW1wdBgCIAEoDRImCgJhdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHgoEdGFzaxgEIAEoCzIQLmZvcmViYXkudjEuVGFzaxIOCgZjdXJzb3IYBSABKAkSKgoIcHJvZ3Jlc3MYBiABKAsyGC5mb3JlYmF5LnYxLlRhc2tQcm9ncmVzcyKHAQoHUHJvYmxlbRIMCgRjb2RlGAEgASgJEg4KBmRldGFpbBgCIAEoCRIuCgp2aW9sYXRpb25zGAMgAygLMhouZm9yZWJheS52MS5GaWVsZFZpb2xhdGlvbhIuCgtyZXRyeV9hZnRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI0Cg5GaWVsZFZpb2xhdGlvbhINCgVmaWVsZBgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCSKDBQoEVGFzaxIKCgJpZBgBIAEoCRIMCgRraW5kGAIgASgJEg0KBXF1ZXVlGAMgASgJEiQKBXN0YXRlGAQgASgOMhUuZm9yZWJheS52MS5UYXNrU3RhdGUSEAoIcHJpb3JpdHkYBSABKAkSDwoHcGF5bG9hZBgGIAEoDBIOCgZyZXN1bHQYByABKAwSJwoFZXJyb3IYCCABKAsyGC5mb3JlYmF5LnYxLkF0dGVtcHRFcnJvchIPCgdhdHRlbXB0GAkgASgNEhkKDG1heF9hdHRlbXB0cxgKIAEoDUgAiAEBEgwKBHRhZ3MYCyADKAkSKgoGcnVuX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpjcmVhdGVkX2F0GA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoHdGltZW91dBgQIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZ3b3JrZXIYESABKAkSKAoGZXJyb3JzGBIgAygLMhguZm9yZWJheS52MS5BdHRlbXB0RXJyb3ISDwoHcHJvamVjdBgTIAEoCRILCgNsb2cYFCABKAkSGAoQY2FuY2VsX3JlcXVlc3RlZBgVIAEoCBIqCghwcm9ncmVzcxgWIAEoCzIYLmZvcmViYXkudjEuVGFza1Byb2dyZXNzQg8KDV9tYXhfYXR0ZW1wdHMiWQoMVGFza1Byb2dyZXNzEhAKCGZyYWN0aW9uGAEgASgBEg8KB21lc3NhZ2UYAiABKAkSJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImkKDEF0dGVtcHRFcnJvchIPCgdhdHRlbXB0GAEgASgNEg8KB291dGNvbWUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqngIKCVRhc2tTdGF0ZRIaChZUQVNLX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUVEFTS19TVEFURV9TQ0hFRFVMRUQQARIWChJUQVNLX1NUQVRFX0JMT0NLRUQQAhIYChRUQVNLX1NUQVRFX1RIUk9UVExFRBADEhUKEVRBU0tfU1RBVEVfUVVFVUVEEAQSFgoSVEFTS19TVEFURV9SVU5OSU5HEAUSFwoTVEFTS19TVEFURV9SRVRSWUlORxAGEhgKFFRBU0tfU1RBVEVfU1VDQ0VFREVEEAcSFQoRVEFTS19TVEFURV9GQUlMRUQQCBIYChRUQVNLX1NUQVRFX0NBTkNFTExFRBAJEhYKElRBU0tfU1RBVEVfRVhQSVJFRBAKMp4ECgtUYXNrU2VydmljZRJLCgpTdWJtaXRUYXNrEh0uZm9yZWJheS52MS5TdWJtaXRUYXNrUmVxdWVzdBoeLmZvcmViYXkudjEuU3VibWl0VGFza1Jlc3BvbnNlEkIKB0dldFRhc2sSGi5mb3JlYmF5LnYxLkdldFRhc2tSZXF1ZXN0GhsuZm9yZWJheS52MS5HZXRUYXNrUmVzcG9uc2USUQoLU3VibWl0VGFza3MSHS5mb3JlYmF5LnYxLlN1Ym1pdFRhc2tSZXF1ZXN0Gh8uZm9yZWJheS52MS5TdWJtaXRUYXNrc1Jlc3BvbnNlKAEwARJICglMaXN0VGFza3MSHC5mb3JlYmF5LnYxLkxpc3RUYXNrc1JlcXVlc3QaHS5mb3JlYmF5LnYxLkxpc3RUYXNrc1Jlc3BvbnNlEksKCkNhbmNlbFRhc2sSHS5mb3JlYmF5LnYxLkNhbmNlbFRhc2tSZXF1ZXN0Gh4uZm9yZWJheS52MS5DYW5jZWxUYXNrUmVzcG9uc2USSAoJUmV0cnlUYXNrEhwuZm9yZWJheS52MS5SZXRyeVRhc2tSZXF1ZXN0Gh0uZm9yZWJheS52MS5SZXRyeVRhc2tSZXNwb25zZRJKCglXYXRjaFRhc2sSHC5mb3JlYmF5LnYxLldhdGNoVGFza1JlcXVlc3QaHS5mb3JlYmF5LnYxLldhdGNoVGFza1Jlc3BvbnNlMAFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVmb3JlYmF5L3YxL3Rhc2sucHJvdG8SCmZvcmViYXkudjEihAUKEVN1Ym1pdFRhc2tSZXF1ZXN0EgwKBGtpbmQYASABKAkSDQoFcXVldWUYAiABKAkSEAoIcHJpb3JpdHkYAyABKAkSDwoHcGF5bG9hZBgEIAEoDBIMCgR0YWdzGAUgAygJEiwKBnJ1bl9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIqCgVkZWxheRgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAEhkKDG1heF9hdHRlbXB0cxgIIAEoBUgBiAEBEioKB3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFwoPaWRlbXBvdGVuY3lfa2V5GAogASgJEg8KB3Byb2plY3QYCyABKAkSLgoKZXhwaXJlc19hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoZc2NoZWR1bGVfdG9fc3RhcnRfdGltZW91dBgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI0ChFoZWFydGJlYXRfdGltZW91dBgOIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgVyZXRyeRgPIAEoCzIVLmZvcmViYXkudjEuVGFza1JldHJ5EhEKCWxpbWl0X2tleRgQIAEoCRIiCgZ1bmlxdWUYESABKAsyEi5mb3JlYmF5LnYxLlVuaXF1ZRINCgVhZnRlchgSIAMoCRIdChVvbl9kZXBlbmRlbmN5X2ZhaWx1cmUYEyABKAkSDgoGbm90aWZ5GBQgAygJQgYKBHdoZW5CDwoNX21heF9hdHRlbXB0cyKnAQoJVGFza1JldHJ5EicKBGJhc2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoGZmFjdG9yGAIgASgBSACIAQESJgoDY2FwGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEikKBmRlbGF5cxgEIAMoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIJCgdfZmFjdG9yImIKBlVuaXF1ZRIQCgNrZXkYASABKAlIAIgBARIpCgZ3aW5kb3cYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLb25fY29uZmxpY3QYAyABKAlCBgoEX2tleSI0ChJTdWJtaXRUYXNrUmVzcG9uc2USHgoEdGFzaxgBIAEoCzIQLmZvcmViYXkudjEuVGFzayIcCg5HZXRUYXNrUmVxdWVzdBIKCgJpZBgBIAEoCSIxCg9HZXRUYXNrUmVzcG9uc2USHgoEdGFzaxgBIAEoCzIQLmZvcmViYXkudjEuVGFzayI/CgtUYXNrUmVjZWlwdBIKCgJpZBgBIAEoCRIkCgVzdGF0ZRgCIAEoDjIVLmZvcmViYXkudjEuVGFza1N0YXRlIoMBChNTdWJtaXRUYXNrc1Jlc3BvbnNlEg0KBWluZGV4GAEgASgEEisKCGFjY2VwdGVkGAIgASgLMhcuZm9yZWJheS52MS5UYXNrUmVjZWlwdEgAEiYKB3Byb2JsZW0YAyABKAsyEy5mb3JlYmF5LnYxLlByb2JsZW1IAEIICgZyZXN1bHQi8AEKEExpc3RUYXNrc1JlcXVlc3QSJAoFc3RhdGUYASABKA4yFS5mb3JlYmF5LnYxLlRhc2tTdGF0ZRINCgVxdWV1ZRgCIAEoCRIMCgRraW5kGAMgASgJEgsKA3RhZxgEIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcGFnZV9zaXplGAcgASgFEhIKCnBhZ2VfdG9rZW4YCCABKAkiTQoRTGlzdFRhc2tzUmVzcG9uc2USHwoFdGFza3MYASADKAsyEC5mb3JlYmF5LnYxLlRhc2sSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KEUNhbmNlbFRhc2tSZXF1ZXN0EgoKAmlkGAEgASgJIjQKEkNhbmNlbFRhc2tSZXNwb25zZRIeCgR0YXNrGAEgASgLMhAuZm9yZWJheS52MS5UYXNrIh4KEFJldHJ5VGFza1JlcXVlc3QSCgoCaWQYASABKAkiMwoRUmV0cnlUYXNrUmVzcG9uc2USHgoEdGFzaxgBIAEoCzIQLmZvcmViYXkudjEuVGFzayItChBXYXRjaFRhc2tSZXF1ZXN0EgoKAmlkGAEgASgJEg0KBWFmdGVyGAIgASgJIs4BChFXYXRjaFRhc2tSZXNwb25zZRIkCgVzdGF0ZRgBIAEoDjIVLmZvcmViYXkudjEuVGFza1N0YXRlEg8KB2F0dGVtcHQYAiABKA0SJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh4KBHRhc2sYBCABKAsyEC5mb3JlYmF5LnYxLlRhc2sSDgoGY3Vyc29yGAUgASgJEioKCHByb2dyZXNzGAYgASgLMhguZm9yZWJheS52MS5UYXNrUHJvZ3Jlc3MihwEKB1Byb2JsZW0SDAoEY29kZRgBIAEoCRIOCgZkZXRhaWwYAiABKAkSLgoKdmlvbGF0aW9ucxgDIAMoCzIaLmZvcmViYXkudjEuRmllbGRWaW9sYXRpb24SLgoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iNAoORmllbGRWaW9sYXRpb24SDQoFZmllbGQYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkilwcKBFRhc2sSCgoCaWQYASABKAkSDAoEa2luZBgCIAEoCRINCgVxdWV1ZRgDIAEoCRIkCgVzdGF0ZRgEIAEoDjIVLmZvcmViYXkudjEuVGFza1N0YXRlEhAKCHByaW9yaXR5GAUgASgJEg8KB3BheWxvYWQYBiABKAwSDgoGcmVzdWx0GAcgASgMEicKBWVycm9yGAggASgLMhguZm9yZWJheS52MS5BdHRlbXB0RXJyb3ISDwoHYXR0ZW1wdBgJIAEoDRIZCgxtYXhfYXR0ZW1wdHMYCiABKA1IAIgBARIMCgR0YWdzGAsgAygJEioKBnJ1bl9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY3JlYXRlZF9hdBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRlZF9hdBgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKB3RpbWVvdXQYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGd29ya2VyGBEgASgJEigKBmVycm9ycxgSIAMoCzIYLmZvcmViYXkudjEuQXR0ZW1wdEVycm9yEg8KB3Byb2plY3QYEyABKAkSCwoDbG9nGBQgASgJEhgKEGNhbmNlbF9yZXF1ZXN0ZWQYFSABKAgSKgoIcHJvZ3Jlc3MYFiABKAsyGC5mb3JlYmF5LnYxLlRhc2tQcm9ncmVzcxIuCgpleHBpcmVzX2F0GBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI0ChFoZWFydGJlYXRfdGltZW91dBgYIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIkCgVyZXRyeRgZIAEoCzIVLmZvcmViYXkudjEuVGFza1JldHJ5EhEKCWxpbWl0X2tleRgaIAEoCRImCgZ1bmlxdWUYGyABKAsyFi5mb3JlYmF5LnYxLlRhc2tVbmlxdWUSDQoFYWZ0ZXIYHCADKAkSHQoVb25fZGVwZW5kZW5jeV9mYWlsdXJlGB0gASgJEg4KBm5vdGlmeRgeIAMoCRINCgViYXRjaBgfIAEoCUIPCg1fbWF4X2F0dGVtcHRzIloKClRhc2tVbmlxdWUSDAoEbWFyaxgBIAEoCRIpCgV1bnRpbBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLb25fY29uZmxpY3QYAyABKAkiWQoMVGFza1Byb2dyZXNzEhAKCGZyYWN0aW9uGAEgASgBEg8KB21lc3NhZ2UYAiABKAkSJgoCYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImkKDEF0dGVtcHRFcnJvchIPCgdhdHRlbXB0GAEgASgNEg8KB291dGNvbWUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRImCgJhdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiIAoSRXhwbGFpblRhc2tSZXF1ZXN0EgoKAmlkGAEgASgJIkcKE0V4cGxhaW5UYXNrUmVzcG9uc2USMAoLZXhwbGFuYXRpb24YASABKAsyGy5mb3JlYmF5LnYxLlRhc2tFeHBsYW5hdGlvbiKGAwoPVGFza0V4cGxhbmF0aW9uEgoKAmlkGAEgASgJEiQKBXN0YXRlGAIgASgOMhUuZm9yZWJheS52MS5UYXNrU3RhdGUSDgoGcmVhc29uGAMgASgJEg4KBmRldGFpbBgEIAEoCRIqCgZydW5fYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhkKDG5leHRfYXR0ZW1wdBgGIAEoDUgAiAEBEhIKBWFoZWFkGAcgASgESAGIAQESFgoOYWhlYWRfaXNfZXhhY3QYCCABKAgSDgoGd29ya2VyGAkgASgJEhMKC3dvcmtlcl9uYW1lGAogASgJEiMKBWxpbWl0GAsgASgLMhQuZm9yZWJheS52MS5UYXNrSG9sZBISCgpibG9ja2VkX29uGAwgAygJEg0KBWJhdGNoGA0gASgJEiYKAmF0GA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIPCg1fbmV4dF9hdHRlbXB0QggKBl9haGVhZCKdAQoIVGFza0hvbGQSDQoFbGltaXQYASABKAkSCwoDa2V5GAIgASgJEg8KB3J1bm5pbmcYAyABKAQSGAoLY29uY3VycmVuY3kYBCABKA1IAIgBARIrCgduZXh0X2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhaGVhZBgGIAEoBEIOCgxfY29uY3VycmVuY3kqngIKCVRhc2tTdGF0ZRIaChZUQVNLX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUVEFTS19TVEFURV9TQ0hFRFVMRUQQARIWChJUQVNLX1NUQVRFX0JMT0NLRUQQAhIYChRUQVNLX1NUQVRFX1RIUk9UVExFRBADEhUKEVRBU0tfU1RBVEVfUVVFVUVEEAQSFgoSVEFTS19TVEFURV9SVU5OSU5HEAUSFwoTVEFTS19TVEFURV9SRVRSWUlORxAGEhgKFFRBU0tfU1RBVEVfU1VDQ0VFREVEEAcSFQoRVEFTS19TVEFURV9GQUlMRUQQCBIYChRUQVNLX1NUQVRFX0NBTkNFTExFRBAJEhYKElRBU0tfU1RBVEVfRVhQSVJFRBAKMu4ECgtUYXNrU2VydmljZRJLCgpTdWJtaXRUYXNrEh0uZm9yZWJheS52MS5TdWJtaXRUYXNrUmVxdWVzdBoeLmZvcmViYXkudjEuU3VibWl0VGFza1Jlc3BvbnNlEkIKB0dldFRhc2sSGi5mb3JlYmF5LnYxLkdldFRhc2tSZXF1ZXN0GhsuZm9yZWJheS52MS5HZXRUYXNrUmVzcG9uc2USUQoLU3VibWl0VGFza3MSHS5mb3JlYmF5LnYxLlN1Ym1pdFRhc2tSZXF1ZXN0Gh8uZm9yZWJheS52MS5TdWJtaXRUYXNrc1Jlc3BvbnNlKAEwARJICglMaXN0VGFza3MSHC5mb3JlYmF5LnYxLkxpc3RUYXNrc1JlcXVlc3QaHS5mb3JlYmF5LnYxLkxpc3RUYXNrc1Jlc3BvbnNlEksKCkNhbmNlbFRhc2sSHS5mb3JlYmF5LnYxLkNhbmNlbFRhc2tSZXF1ZXN0Gh4uZm9yZWJheS52MS5DYW5jZWxUYXNrUmVzcG9uc2USSAoJUmV0cnlUYXNrEhwuZm9yZWJheS52MS5SZXRyeVRhc2tSZXF1ZXN0Gh0uZm9yZWJheS52MS5SZXRyeVRhc2tSZXNwb25zZRJOCgtFeHBsYWluVGFzaxIeLmZvcmViYXkudjEuRXhwbGFpblRhc2tSZXF1ZXN0Gh8uZm9yZWJheS52MS5FeHBsYWluVGFza1Jlc3BvbnNlEkoKCVdhdGNoVGFzaxIcLmZvcmViYXkudjEuV2F0Y2hUYXNrUmVxdWVzdBodLmZvcmViYXkudjEuV2F0Y2hUYXNrUmVzcG9uc2UwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message forebay.v1.SubmitTaskRequest
@@ -103,6 +103,69 @@ export type SubmitTaskRequest = Message<"forebay.v1.SubmitTaskRequest"> & {
    * @generated from field: string project = 11;
    */
   project: string;
+
+  /**
+   * It expires unless it has been started by then.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 12;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * It expires unless it is started so long after it was accepted, or after its run_at.
+   *
+   * @generated from field: google.protobuf.Duration schedule_to_start_timeout = 13;
+   */
+  scheduleToStartTimeout?: Duration | undefined;
+
+  /**
+   * An attempt that says nothing for so long is ended.
+   *
+   * @generated from field: google.protobuf.Duration heartbeat_timeout = 14;
+   */
+  heartbeatTimeout?: Duration | undefined;
+
+  /**
+   * How it is tried again; as its handler says unless said.
+   *
+   * @generated from field: forebay.v1.TaskRetry retry = 15;
+   */
+  retry?: TaskRetry | undefined;
+
+  /**
+   * What it counts to in limits by key: 1 to 128 bytes.
+   *
+   * @generated from field: string limit_key = 16;
+   */
+  limitKey: string;
+
+  /**
+   * What it must be the only one of.
+   *
+   * @generated from field: forebay.v1.Unique unique = 17;
+   */
+  unique?: Unique | undefined;
+
+  /**
+   * Ids of the tasks it waits for: at most 100.
+   *
+   * @generated from field: repeated string after = 18;
+   */
+  after: string[];
+
+  /**
+   * Where one of those does not succeed: "cancel" it, or "run" it once all are final; "cancel" unless said.
+   *
+   * @generated from field: string on_dependency_failure = 19;
+   */
+  onDependencyFailure: string;
+
+  /**
+   * Names of webhooks that hear of its end: at most 8.
+   *
+   * @generated from field: repeated string notify = 20;
+   */
+  notify: string[];
 };
 
 /**
@@ -111,6 +174,85 @@ export type SubmitTaskRequest = Message<"forebay.v1.SubmitTaskRequest"> & {
  */
 export const SubmitTaskRequestSchema: GenMessage<SubmitTaskRequest> = /*@__PURE__*/
   messageDesc(file_forebay_v1_task, 0);
+
+/**
+ * How a task is tried again: each part that is said overrides that of its handler.
+ *
+ * @generated from message forebay.v1.TaskRetry
+ */
+export type TaskRetry = Message<"forebay.v1.TaskRetry"> & {
+  /**
+   * The longest wait after the first attempt; each wait is by chance between nothing and its longest.
+   *
+   * @generated from field: google.protobuf.Duration base = 1;
+   */
+  base?: Duration | undefined;
+
+  /**
+   * By how much that grows with each attempt; from 1 to 100.
+   *
+   * @generated from field: optional double factor = 2;
+   */
+  factor?: number | undefined;
+
+  /**
+   * No wait is longer.
+   *
+   * @generated from field: google.protobuf.Duration cap = 3;
+   */
+  cap?: Duration | undefined;
+
+  /**
+   * The waits themselves, without chance, after the first attempt, the second, and so on; the last of them for all that
+   * follow. At most 100, and none of the above.
+   *
+   * @generated from field: repeated google.protobuf.Duration delays = 4;
+   */
+  delays: Duration[];
+};
+
+/**
+ * Describes the message forebay.v1.TaskRetry.
+ * Use `create(TaskRetrySchema)` to create a new message.
+ */
+export const TaskRetrySchema: GenMessage<TaskRetry> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 1);
+
+/**
+ * What a task must be the only one of, in its project.
+ *
+ * @generated from message forebay.v1.Unique
+ */
+export type Unique = Message<"forebay.v1.Unique"> & {
+  /**
+   * Among those of its kind; its payload unless said. 1 to 255 bytes.
+   *
+   * @generated from field: optional string key = 1;
+   */
+  key?: string | undefined;
+
+  /**
+   * For how long after it was accepted others are in conflict with it even if it is finished.
+   *
+   * @generated from field: google.protobuf.Duration window = 2;
+   */
+  window?: Duration | undefined;
+
+  /**
+   * "return" answers with the task that is there, "reject" refuses, "replace" cancels that one and takes its place unless
+   * it runs; "return" unless said.
+   *
+   * @generated from field: string on_conflict = 3;
+   */
+  onConflict: string;
+};
+
+/**
+ * Describes the message forebay.v1.Unique.
+ * Use `create(UniqueSchema)` to create a new message.
+ */
+export const UniqueSchema: GenMessage<Unique> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 2);
 
 /**
  * @generated from message forebay.v1.SubmitTaskResponse
@@ -127,7 +269,7 @@ export type SubmitTaskResponse = Message<"forebay.v1.SubmitTaskResponse"> & {
  * Use `create(SubmitTaskResponseSchema)` to create a new message.
  */
 export const SubmitTaskResponseSchema: GenMessage<SubmitTaskResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 1);
+  messageDesc(file_forebay_v1_task, 3);
 
 /**
  * @generated from message forebay.v1.GetTaskRequest
@@ -146,7 +288,7 @@ export type GetTaskRequest = Message<"forebay.v1.GetTaskRequest"> & {
  * Use `create(GetTaskRequestSchema)` to create a new message.
  */
 export const GetTaskRequestSchema: GenMessage<GetTaskRequest> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 2);
+  messageDesc(file_forebay_v1_task, 4);
 
 /**
  * @generated from message forebay.v1.GetTaskResponse
@@ -163,7 +305,7 @@ export type GetTaskResponse = Message<"forebay.v1.GetTaskResponse"> & {
  * Use `create(GetTaskResponseSchema)` to create a new message.
  */
 export const GetTaskResponseSchema: GenMessage<GetTaskResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 3);
+  messageDesc(file_forebay_v1_task, 5);
 
 /**
  * What is said of a task that was accepted in bulk; the rest is as it was asked for.
@@ -191,7 +333,7 @@ export type TaskReceipt = Message<"forebay.v1.TaskReceipt"> & {
  * Use `create(TaskReceiptSchema)` to create a new message.
  */
 export const TaskReceiptSchema: GenMessage<TaskReceipt> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 4);
+  messageDesc(file_forebay_v1_task, 6);
 
 /**
  * @generated from message forebay.v1.SubmitTasksResponse
@@ -231,7 +373,7 @@ export type SubmitTasksResponse = Message<"forebay.v1.SubmitTasksResponse"> & {
  * Use `create(SubmitTasksResponseSchema)` to create a new message.
  */
 export const SubmitTasksResponseSchema: GenMessage<SubmitTasksResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 5);
+  messageDesc(file_forebay_v1_task, 7);
 
 /**
  * @generated from message forebay.v1.ListTasksRequest
@@ -299,7 +441,7 @@ export type ListTasksRequest = Message<"forebay.v1.ListTasksRequest"> & {
  * Use `create(ListTasksRequestSchema)` to create a new message.
  */
 export const ListTasksRequestSchema: GenMessage<ListTasksRequest> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 6);
+  messageDesc(file_forebay_v1_task, 8);
 
 /**
  * @generated from message forebay.v1.ListTasksResponse
@@ -323,7 +465,7 @@ export type ListTasksResponse = Message<"forebay.v1.ListTasksResponse"> & {
  * Use `create(ListTasksResponseSchema)` to create a new message.
  */
 export const ListTasksResponseSchema: GenMessage<ListTasksResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 7);
+  messageDesc(file_forebay_v1_task, 9);
 
 /**
  * @generated from message forebay.v1.CancelTaskRequest
@@ -340,7 +482,7 @@ export type CancelTaskRequest = Message<"forebay.v1.CancelTaskRequest"> & {
  * Use `create(CancelTaskRequestSchema)` to create a new message.
  */
 export const CancelTaskRequestSchema: GenMessage<CancelTaskRequest> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 8);
+  messageDesc(file_forebay_v1_task, 10);
 
 /**
  * @generated from message forebay.v1.CancelTaskResponse
@@ -357,7 +499,7 @@ export type CancelTaskResponse = Message<"forebay.v1.CancelTaskResponse"> & {
  * Use `create(CancelTaskResponseSchema)` to create a new message.
  */
 export const CancelTaskResponseSchema: GenMessage<CancelTaskResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 9);
+  messageDesc(file_forebay_v1_task, 11);
 
 /**
  * @generated from message forebay.v1.RetryTaskRequest
@@ -374,7 +516,7 @@ export type RetryTaskRequest = Message<"forebay.v1.RetryTaskRequest"> & {
  * Use `create(RetryTaskRequestSchema)` to create a new message.
  */
 export const RetryTaskRequestSchema: GenMessage<RetryTaskRequest> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 10);
+  messageDesc(file_forebay_v1_task, 12);
 
 /**
  * @generated from message forebay.v1.RetryTaskResponse
@@ -391,7 +533,7 @@ export type RetryTaskResponse = Message<"forebay.v1.RetryTaskResponse"> & {
  * Use `create(RetryTaskResponseSchema)` to create a new message.
  */
 export const RetryTaskResponseSchema: GenMessage<RetryTaskResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 11);
+  messageDesc(file_forebay_v1_task, 13);
 
 /**
  * @generated from message forebay.v1.WatchTaskRequest
@@ -415,7 +557,7 @@ export type WatchTaskRequest = Message<"forebay.v1.WatchTaskRequest"> & {
  * Use `create(WatchTaskRequestSchema)` to create a new message.
  */
 export const WatchTaskRequestSchema: GenMessage<WatchTaskRequest> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 12);
+  messageDesc(file_forebay_v1_task, 14);
 
 /**
  * @generated from message forebay.v1.WatchTaskResponse
@@ -465,7 +607,7 @@ export type WatchTaskResponse = Message<"forebay.v1.WatchTaskResponse"> & {
  * Use `create(WatchTaskResponseSchema)` to create a new message.
  */
 export const WatchTaskResponseSchema: GenMessage<WatchTaskResponse> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 13);
+  messageDesc(file_forebay_v1_task, 15);
 
 /**
  * What is wrong, where a stream goes on after it. The codes are those of ErrorInfo.reason.
@@ -501,7 +643,7 @@ export type Problem = Message<"forebay.v1.Problem"> & {
  * Use `create(ProblemSchema)` to create a new message.
  */
 export const ProblemSchema: GenMessage<Problem> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 14);
+  messageDesc(file_forebay_v1_task, 16);
 
 /**
  * @generated from message forebay.v1.FieldViolation
@@ -523,7 +665,7 @@ export type FieldViolation = Message<"forebay.v1.FieldViolation"> & {
  * Use `create(FieldViolationSchema)` to create a new message.
  */
 export const FieldViolationSchema: GenMessage<FieldViolation> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 15);
+  messageDesc(file_forebay_v1_task, 17);
 
 /**
  * A task.
@@ -656,6 +798,69 @@ export type Task = Message<"forebay.v1.Task"> & {
    * @generated from field: forebay.v1.TaskProgress progress = 22;
    */
   progress?: TaskProgress | undefined;
+
+  /**
+   * It expires unless it has been started by then.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 23;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * An attempt that says nothing for so long is ended.
+   *
+   * @generated from field: google.protobuf.Duration heartbeat_timeout = 24;
+   */
+  heartbeatTimeout?: Duration | undefined;
+
+  /**
+   * How it is tried again; unset where that is as its handler says.
+   *
+   * @generated from field: forebay.v1.TaskRetry retry = 25;
+   */
+  retry?: TaskRetry | undefined;
+
+  /**
+   * What it counts to in limits by key.
+   *
+   * @generated from field: string limit_key = 26;
+   */
+  limitKey: string;
+
+  /**
+   * What it is the only one of.
+   *
+   * @generated from field: forebay.v1.TaskUnique unique = 27;
+   */
+  unique?: TaskUnique | undefined;
+
+  /**
+   * The tasks it waits for, or waited for.
+   *
+   * @generated from field: repeated string after = 28;
+   */
+  after: string[];
+
+  /**
+   * What happens where one of those does not succeed: "cancel" or "run"; empty where there are none.
+   *
+   * @generated from field: string on_dependency_failure = 29;
+   */
+  onDependencyFailure: string;
+
+  /**
+   * The webhooks that hear of its end.
+   *
+   * @generated from field: repeated string notify = 30;
+   */
+  notify: string[];
+
+  /**
+   * The batch it belongs to; empty where it belongs to none.
+   *
+   * @generated from field: string batch = 31;
+   */
+  batch: string;
 };
 
 /**
@@ -663,7 +868,42 @@ export type Task = Message<"forebay.v1.Task"> & {
  * Use `create(TaskSchema)` to create a new message.
  */
 export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 16);
+  messageDesc(file_forebay_v1_task, 18);
+
+/**
+ * What a task is the only one of.
+ *
+ * @generated from message forebay.v1.TaskUnique
+ */
+export type TaskUnique = Message<"forebay.v1.TaskUnique"> & {
+  /**
+   * A hash of its kind and key, or of its kind and payload: tasks with the same mark are in conflict.
+   *
+   * @generated from field: string mark = 1;
+   */
+  mark: string;
+
+  /**
+   * Until when others are in conflict with it although it is finished; unset where there is no window.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 2;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * "return", "reject" or "replace".
+   *
+   * @generated from field: string on_conflict = 3;
+   */
+  onConflict: string;
+};
+
+/**
+ * Describes the message forebay.v1.TaskUnique.
+ * Use `create(TaskUniqueSchema)` to create a new message.
+ */
+export const TaskUniqueSchema: GenMessage<TaskUnique> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 19);
 
 /**
  * How far an attempt is, by its own word.
@@ -698,7 +938,7 @@ export type TaskProgress = Message<"forebay.v1.TaskProgress"> & {
  * Use `create(TaskProgressSchema)` to create a new message.
  */
 export const TaskProgressSchema: GenMessage<TaskProgress> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 17);
+  messageDesc(file_forebay_v1_task, 20);
 
 /**
  * An attempt that did not succeed.
@@ -734,7 +974,208 @@ export type AttemptError = Message<"forebay.v1.AttemptError"> & {
  * Use `create(AttemptErrorSchema)` to create a new message.
  */
 export const AttemptErrorSchema: GenMessage<AttemptError> = /*@__PURE__*/
-  messageDesc(file_forebay_v1_task, 18);
+  messageDesc(file_forebay_v1_task, 21);
+
+/**
+ * @generated from message forebay.v1.ExplainTaskRequest
+ */
+export type ExplainTaskRequest = Message<"forebay.v1.ExplainTaskRequest"> & {
+  /**
+   * The task's id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message forebay.v1.ExplainTaskRequest.
+ * Use `create(ExplainTaskRequestSchema)` to create a new message.
+ */
+export const ExplainTaskRequestSchema: GenMessage<ExplainTaskRequest> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 22);
+
+/**
+ * @generated from message forebay.v1.ExplainTaskResponse
+ */
+export type ExplainTaskResponse = Message<"forebay.v1.ExplainTaskResponse"> & {
+  /**
+   * @generated from field: forebay.v1.TaskExplanation explanation = 1;
+   */
+  explanation?: TaskExplanation | undefined;
+};
+
+/**
+ * Describes the message forebay.v1.ExplainTaskResponse.
+ * Use `create(ExplainTaskResponseSchema)` to create a new message.
+ */
+export const ExplainTaskResponseSchema: GenMessage<ExplainTaskResponse> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 23);
+
+/**
+ * Why a task is where it is. What does not fit the reason is unset.
+ *
+ * @generated from message forebay.v1.TaskExplanation
+ */
+export type TaskExplanation = Message<"forebay.v1.TaskExplanation"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: forebay.v1.TaskState state = 2;
+   */
+  state: TaskState;
+
+  /**
+   * The one thing that it waits for: waits_for_time, waits_for_retry, waits_for_dispatcher, waits_for_tasks, waits_for_batch,
+   * held_by_limit, queue_paused, no_worker or in_line; or running, cancelling, finished or expired.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * The same in a sentence, for people.
+   *
+   * @generated from field: string detail = 4;
+   */
+  detail: string;
+
+  /**
+   * When it is due.
+   *
+   * @generated from field: google.protobuf.Timestamp run_at = 5;
+   */
+  runAt?: Timestamp | undefined;
+
+  /**
+   * The number of the attempt that comes next.
+   *
+   * @generated from field: optional uint32 next_attempt = 6;
+   */
+  nextAttempt?: number | undefined;
+
+  /**
+   * How many go before it.
+   *
+   * @generated from field: optional uint64 ahead = 7;
+   */
+  ahead?: bigint | undefined;
+
+  /**
+   * Whether these are all; where not, there may be more.
+   *
+   * @generated from field: bool ahead_is_exact = 8;
+   */
+  aheadIsExact: boolean;
+
+  /**
+   * The worker that runs it, or ran it last.
+   *
+   * @generated from field: string worker = 9;
+   */
+  worker: string;
+
+  /**
+   * What that worker is called, where it is alive.
+   *
+   * @generated from field: string worker_name = 10;
+   */
+  workerName: string;
+
+  /**
+   * The limit that holds it back.
+   *
+   * @generated from field: forebay.v1.TaskHold limit = 11;
+   */
+  limit?: TaskHold | undefined;
+
+  /**
+   * The tasks that it waits for, by their ids.
+   *
+   * @generated from field: repeated string blocked_on = 12;
+   */
+  blockedOn: string[];
+
+  /**
+   * The batch that it waits for.
+   *
+   * @generated from field: string batch = 13;
+   */
+  batch: string;
+
+  /**
+   * When this was so.
+   *
+   * @generated from field: google.protobuf.Timestamp at = 14;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message forebay.v1.TaskExplanation.
+ * Use `create(TaskExplanationSchema)` to create a new message.
+ */
+export const TaskExplanationSchema: GenMessage<TaskExplanation> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 24);
+
+/**
+ * A limit that holds a task back.
+ *
+ * @generated from message forebay.v1.TaskHold
+ */
+export type TaskHold = Message<"forebay.v1.TaskHold"> & {
+  /**
+   * Its name.
+   *
+   * @generated from field: string limit = 1;
+   */
+  limit: string;
+
+  /**
+   * The key that is counted by itself; empty where the limit goes by none.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * How many run that count to it.
+   *
+   * @generated from field: uint64 running = 3;
+   */
+  running: bigint;
+
+  /**
+   * How many may.
+   *
+   * @generated from field: optional uint32 concurrency = 4;
+   */
+  concurrency?: number | undefined;
+
+  /**
+   * When its rate lets the task go.
+   *
+   * @generated from field: google.protobuf.Timestamp next_at = 5;
+   */
+  nextAt?: Timestamp | undefined;
+
+  /**
+   * How many that it holds back go first.
+   *
+   * @generated from field: uint64 ahead = 6;
+   */
+  ahead: bigint;
+};
+
+/**
+ * Describes the message forebay.v1.TaskHold.
+ * Use `create(TaskHoldSchema)` to create a new message.
+ */
+export const TaskHoldSchema: GenMessage<TaskHold> = /*@__PURE__*/
+  messageDesc(file_forebay_v1_task, 25);
 
 /**
  * Where a task stands. The last four are final.
@@ -875,6 +1316,16 @@ export const TaskService: GenService<{
     methodKind: "unary";
     input: typeof RetryTaskRequestSchema;
     output: typeof RetryTaskResponseSchema;
+  },
+  /**
+   * Says why a task is where it is: the one thing that it waits for. NOT_FOUND and UNAVAILABLE as GetTask.
+   *
+   * @generated from rpc forebay.v1.TaskService.ExplainTask
+   */
+  explainTask: {
+    methodKind: "unary";
+    input: typeof ExplainTaskRequestSchema;
+    output: typeof ExplainTaskResponseSchema;
   },
   /**
    * Tells where a task stands, then each change of its state or its progress, and ends after a final state. It ends

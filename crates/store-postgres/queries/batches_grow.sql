@@ -1,0 +1,1 @@
+UPDATE batches SET total = total + $2, grown_at = now() WHERE id = $1

@@ -1,0 +1,1 @@
+INSERT INTO batch_parts (batch_id, part, fingerprint) VALUES ($1, $2, $3)

@@ -1,0 +1,1 @@
+SELECT count(*) AS kinds FROM kinds WHERE has_schema

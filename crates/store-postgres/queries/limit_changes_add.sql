@@ -1,0 +1,1 @@
+INSERT INTO limit_changes (name) VALUES ($1)

@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT FROM limit_changes) AS found

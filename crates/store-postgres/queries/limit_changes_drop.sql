@@ -1,0 +1,1 @@
+DELETE FROM limit_changes WHERE id = ANY ($1::bigint[])

@@ -1,0 +1,13 @@
+-- Of uses that are locked: for how many that were released a place is kept, and whether anybody waits in line. This
+-- is no EXISTS, for which all lines would be read.
+SELECT u.id,
+    (SELECT count(*) FROM throttled h
+        WHERE h.use_id = u.id AND h.phase = 1 AND h.at > now() - $4::bigint * interval '1 microsecond')::int AS reserved,
+    (SELECT h.use_id FROM throttled h WHERE h.use_id = u.id AND h.phase = 0 LIMIT 1) IS NOT NULL AS has_line
+FROM limit_uses u
+WHERE u.id = ANY (ARRAY(
+    SELECT named.id
+    FROM unnest($1::text[], $2::text[]) AS r (name, key)
+    JOIN limit_uses named ON named.name = r.name AND named.key = r.key
+    UNION ALL
+    SELECT given.id FROM unnest($3::bigint[]) AS given (id)))

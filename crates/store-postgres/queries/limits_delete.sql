@@ -1,0 +1,1 @@
+DELETE FROM limits WHERE name = $1 RETURNING name

@@ -1,0 +1,3 @@
+SELECT name, revision, queue, kind, by_key, concurrency, rate_count, rate_per_us, rate_burst, created_at, updated_at
+FROM limits
+WHERE name = $1

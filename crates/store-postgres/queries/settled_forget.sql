@@ -1,0 +1,1 @@
+DELETE FROM settled WHERE id = ANY ($1::bigint[])

@@ -1,0 +1,1 @@
+DELETE FROM throttled h USING unnest($1::uuid[]) AS r (id) WHERE h.task_id = r.id

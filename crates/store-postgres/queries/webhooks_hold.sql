@@ -1,0 +1,6 @@
+-- Held by who puts it anew.
+SELECT name, url, secret, previous_secret, previous_until, states::text[] AS states, include_result, disabled, disabled_reason,
+       failing_since, created_at, updated_at
+FROM webhooks
+WHERE name = $1
+FOR UPDATE

@@ -1,0 +1,1 @@
+DELETE FROM expiries WHERE task_id = ?1

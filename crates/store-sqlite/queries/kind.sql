@@ -1,0 +1,1 @@
+SELECT version, has_schema FROM kinds WHERE kind = ?1

@@ -1,0 +1,1 @@
+DELETE FROM kind_schemas WHERE kind = ?1 AND version <= ?2

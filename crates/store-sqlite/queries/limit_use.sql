@@ -1,0 +1,5 @@
+SELECT coalesce(sum(running), 0) AS running,
+    coalesce(sum((SELECT count(*) FROM throttled h JOIN tasks t ON t.id = h.task_id
+        WHERE h.use_id = u.id AND h.phase <> 1 AND t.state = 'throttled')), 0) AS waiting
+FROM limit_uses u
+WHERE name = ?1

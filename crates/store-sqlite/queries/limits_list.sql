@@ -1,0 +1,5 @@
+SELECT name, revision, queue, kind, by_key, concurrency, rate_count, rate_per, rate_burst, created_at, updated_at
+FROM limits
+WHERE name > ?1
+ORDER BY name
+LIMIT ?2

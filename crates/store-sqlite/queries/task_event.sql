@@ -1,0 +1,1 @@
+SELECT id, kind, queue, state, attempt FROM tasks WHERE id = ?1

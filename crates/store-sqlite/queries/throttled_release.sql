@@ -1,0 +1,1 @@
+UPDATE throttled SET phase = ?2, at = ?3 WHERE task_id = ?1

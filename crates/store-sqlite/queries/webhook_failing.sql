@@ -1,0 +1,8 @@
+-- The first write says since when, the second is the last: what comes between the two finds no row.
+UPDATE webhooks
+SET failing_since = coalesce(failing_since, ?5),
+    disabled = failing_since IS NOT NULL,
+    disabled_reason = CASE WHEN failing_since IS NOT NULL THEN ?4 END,
+    updated_at = CASE WHEN failing_since IS NOT NULL THEN ?5 ELSE updated_at END
+WHERE name = ?1 AND url = ?2 AND NOT disabled AND (failing_since IS NULL OR failing_since <= ?5 - ?3)
+RETURNING disabled
