@@ -17,11 +17,12 @@ on_every_broker! {
     what_a_limit_holds_back_is_gated_and_goes_on_when_it_is_raised
 }
 
-/// Each writes a line as it begins and one as it ends, with its key, its id and its worker, into one file for all.
+/// Each writes a line as it begins and one as it ends, with its key, its id and its worker, into one file for all. One whose worker is
+/// killed before it has got its payload has not begun.
 const HANDLERS: &str = r#"
 [[handler]]
 kind = "keyed"
-command = ["sh", "-c", "read key; echo start $key $FOREBAY_TASK_ID $PPID >> log; sleep 0.1; echo end $key $FOREBAY_TASK_ID $PPID >> log"]
+command = ["sh", "-c", "read key; [ $key ] || exit 1; echo start $key $FOREBAY_TASK_ID $PPID >> log; sleep 0.1; echo end $key $FOREBAY_TASK_ID $PPID >> log"]
 
 [[handler]]
 kind = "gate"

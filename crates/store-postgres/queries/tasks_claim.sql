@@ -3,13 +3,18 @@
 -- rows of these tasks and thereby waits for a dispatcher that holds one while it publishes; `due` is locked before
 -- `tasks` everywhere. Mostly nothing is due, and then it is not looked for. The note in `claims` turns away a worker
 -- that was declared dead. It names all that was asked for: what was not granted is not the worker's, and whoever reads
--- the note looks at that.
-WITH taken AS (
+-- the note looks at that. Where they rely on what the worker was allotted of limits ($7), nothing is claimed unless it
+-- still has that, and nothing that was held back before.
+WITH allotted AS MATERIALIZED (
+    SELECT forebay_has_allotments($1, $7) AS still
+), taken AS (
     DELETE FROM due d
     USING unnest($3::uuid[], $4::int[]) AS r (id, fence)
     WHERE (EXISTS (SELECT FROM due WHERE dispatched_at IS NULL AND run_at <= now())
             OR EXISTS (SELECT FROM due WHERE dispatched_at IS NOT NULL))
         AND d.task_id = r.id AND d.fence = r.fence AND d.run_at <= now()
+        AND ($7::bigint IS NULL OR ((SELECT still FROM allotted)
+            AND (SELECT h.task_id FROM throttled h WHERE h.task_id = r.id) IS NULL))
     RETURNING d.task_id
 ), note AS (
     INSERT INTO claims AS c (id, worker_id, task_ids) VALUES ($2, $1, $3)
@@ -35,5 +40,7 @@ WHERE (SELECT count(*) FROM taken) >= 0
             -- What has expired is not started for the first time.
             AND (t.terms IS NULL OR t.fence > 0 OR coalesce((t.terms ->> 'expires_at')::timestamptz > now(), true)))
         OR (t.fence = r.fence + 1 AND t.state = 'running' AND t.worker = $1))
+    AND ($7::bigint IS NULL OR ((SELECT still FROM allotted)
+        AND (SELECT h.task_id FROM throttled h WHERE h.task_id = r.id) IS NULL))
 RETURNING r.number, t.attempt, t.max_attempts, t.timeout_us, t.project, coalesce(t.queued_at, t.created_at) AS queued_at,
-    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL AS limited
+    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL OR $7::bigint IS NOT NULL AS limited

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::Client;
 use forebay_core::{ClaimId, Json, Project, TaskId, TraceParent, WorkerId};
-use forebay_store::{ClaimRequest, Claimed, Result, limits::Rules};
+use forebay_store::{ClaimRequest, Claimed, Result};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::{
     day::Days,
     error,
     hot::{Params, execute, nth_column},
-    limits::{self, Needs, UseIds},
+    limits::{self, Known, Needs},
     values::{Instant, count, duration, duration_us, int, terms, word},
 };
 
@@ -19,23 +19,25 @@ const DOING: &str = "claim tasks";
 /// A request, with its place in the batch.
 pub(crate) type Wanted<'a> = (usize, &'a ClaimRequest);
 
-/// Claims a batch, in one statement; what counts to limits apart from the rest. Where the claim is noted already, for other tasks,
+/// Claims a batch, in one statement; what counts to limits apart from the rest, and what has a place in advance apart from that. Where the claim is noted already, for other tasks,
 /// the note stays even if it gets nothing here.
 pub(crate) async fn claim(
     client: &mut Client,
     days: &Days,
-    limits: (&Rules, &UseIds),
+    known: Known<'_>,
     worker: WorkerId,
     (claim, is_noted): (ClaimId, bool),
     batch: &[ClaimRequest],
 ) -> Result<Vec<Option<Claimed>>> {
     let (concerned, mut plain): (Vec<Wanted<'_>>, Vec<Wanted<'_>>) = in_order(batch)
         .into_iter()
-        .partition(|(_, it)| limits.0.concern(&it.ready.lane.queue, &it.ready.kind));
-    let (mut spare, mut look) = (Vec::new(), Vec::new());
-    for (it, needs) in limits::needs(client, days, limits, concerned).await? {
+        .partition(|(_, it)| known.rules.concern(&it.ready.lane.queue, &it.ready.kind));
+    let (mut allotted, mut spare, mut look) = (Vec::new(), Vec::new(), Vec::new());
+    let (needs, revision) = limits::needs(client, days, known, worker, &concerned).await?;
+    for (it, needs) in concerned.into_iter().zip(needs) {
         match needs {
             Needs::Nothing => plain.push(it),
+            Needs::Allotted => allotted.push(it),
             Needs::Places(_) => spare.push((it, needs)),
             Needs::Look => look.push(it),
         }
@@ -43,8 +45,16 @@ pub(crate) async fn claim(
     let mut answers = vec![None; batch.len()];
     if !plain.is_empty() {
         plain.sort_by_key(start_of);
-        let rows = write(client, days, worker, claim, &plain).await?;
+        let rows = write(client, days, (worker, None), claim, &plain).await?;
         answer(&mut answers, &rows, &plain)?;
+    }
+    if !allotted.is_empty() {
+        let rows = write(client, days, (worker, revision), claim, &allotted).await?;
+        answer(&mut answers, &rows, &allotted)?;
+        if rows.is_empty() {
+            known.allotments.forget(worker);
+        }
+        look.extend(allotted.into_iter().filter(|(at, _)| answers[*at].is_none()));
     }
     if !spare.is_empty() {
         let rows = limits::claim_spare(client, days, (worker, claim), &spare).await?;
@@ -54,7 +64,7 @@ pub(crate) async fn claim(
     }
     if !look.is_empty() {
         look.sort_by_key(start_of);
-        let (rows, granted) = limits::claim(client, days, limits, (worker, claim), &look).await?;
+        let (rows, granted) = limits::claim(client, days, known, (worker, claim), &look).await?;
         answer(&mut answers, &rows, &granted)?;
     }
     if !is_noted && answers.iter().all(Option::is_none) {
@@ -91,7 +101,7 @@ fn start_of((_, request): &Wanted<'_>) -> (TaskId, u32) {
 async fn write(
     client: &Client,
     days: &Days,
-    worker: WorkerId,
+    (worker, allotted): (WorkerId, Option<i64>),
     claim: ClaimId,
     wanted: &[Wanted<'_>],
 ) -> Result<Vec<Row>> {
@@ -106,6 +116,7 @@ async fn write(
         &fence,
         &max_attempts,
         &timeout_us,
+        &allotted,
     ];
     let sql = include_str!("../queries/tasks_claim.sql");
     let rows = days.query(client, sql, &id, params).await;

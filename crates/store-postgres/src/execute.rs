@@ -12,7 +12,7 @@ use forebay_store::{
 use crate::{
     PostgresStore, claim, complete,
     hot::bounded,
-    limits::Needs,
+    limits::{Allotted, Needs, with_allotments},
     record::may_start,
     start::{Fresh, start_new},
     workers,
@@ -33,8 +33,8 @@ impl PostgresStore {
         let mut connection = self.hot.get(DOING).await?;
         let work = async {
             let rules = self.rules(connection.client()).await?;
-            let limits = (&*rules, &*self.use_ids);
-            claim::claim(connection.client(), &self.days, limits, worker, claim, batch).await
+            let known = self.known(&rules);
+            claim::claim(connection.client(), &self.days, known, worker, claim, batch).await
         };
         let outcome = bounded(DOING, work).await;
         connection.settle(outcome)
@@ -59,15 +59,20 @@ impl PostgresStore {
         let work = async {
             let client = connection.client();
             let rules = self.rules(client).await?;
-            let needs = |at: usize| {
-                let task = &batch[at].task;
-                let key = task.terms.as_ref().and_then(|terms| terms.limit_key.as_ref());
-                let needs = Needs::of((&rules, &self.use_ids), (&task.lane.queue, &task.kind), key);
-                (at, needs)
+            let known = self.known(&rules);
+            let needs = |allotted: &Allotted| {
+                let need = |&at: &usize| {
+                    let task = &batch[at].task;
+                    let key = task.terms.as_ref().and_then(|terms| terms.limit_key.as_ref());
+                    Needs::of(known, allotted, (&task.lane.queue, &task.kind), key)
+                };
+                fresh.iter().map(need).collect()
             };
+            let (needs, allotted) = with_allotments(client, known.allotments, worker, needs).await?;
             let (places, fresh): (Vec<usize>, Vec<Fresh<'_>>) = fresh
-                .into_iter()
-                .map(needs)
+                .iter()
+                .copied()
+                .zip(needs)
                 .filter(|(_, needs)| *needs != Needs::Look)
                 .map(|(at, needs)| (at, (&batch[at], needs)))
                 .unzip();
@@ -76,7 +81,10 @@ impl PostgresStore {
             }
             self.note_queues(client, fresh.iter().map(|(request, _)| &request.task))
                 .await?;
-            let started = start_new(client, &self.days, (worker, claim), &fresh).await?;
+            let started = start_new(client, &self.days, (worker, claim, allotted), &fresh).await?;
+            if allotted.is_some() && started.iter().all(Option::is_none) {
+                known.allotments.forget(worker);
+            }
             Ok((places, started))
         };
         let outcome = bounded(DOING, work).await;
@@ -160,6 +168,7 @@ impl Execute for PostgresStore {
 
     async fn deregister(&self, worker: WorkerId) -> Result<()> {
         const DOING: &str = "forget a worker";
+        self.allotments.forget(worker);
         let mut connection = self.hot.get(DOING).await?;
         let outcome = bounded(DOING, workers::forget(connection.client(), worker, None)).await;
         connection.settle(outcome).map(|_| ())
@@ -167,6 +176,7 @@ impl Execute for PostgresStore {
 
     async fn abandon(&self, worker: WorkerId, lost_max: u32) -> Result<Vec<TaskEvent>> {
         const DOING: &str = "take back the tasks of a worker";
+        self.allotments.forget(worker);
         let mut connection = self.hot.get(DOING).await?;
         let outcome = bounded(
             DOING,

@@ -95,6 +95,7 @@ pub struct PostgresStore {
     days: day::Days,
     rules: limits::Cache,
     use_ids: Arc<limits::UseIds>,
+    allotments: Arc<limits::Allotments>,
     strays: limits::Strays,
     /// See [`forebay_store::Limits::has_released`].
     released: AtomicBool,
@@ -109,9 +110,14 @@ impl PostgresStore {
     pub async fn connect(options: &PostgresOptions) -> Result<Self> {
         let target = Target::parse(&options.url)?;
         let use_ids = Arc::new(limits::UseIds::default());
-        let learnt = Arc::clone(&use_ids);
+        let allotments = Arc::new(limits::Allotments::default());
+        let known = (Arc::clone(&use_ids), Arc::clone(&allotments));
+        let connected = move || {
+            known.0.forget();
+            known.1.forget_all();
+        };
         let store = Self {
-            hot: HotPool::new(&target, options.hot_connections, move || learnt.forget())?,
+            hot: HotPool::new(&target, options.hot_connections, connected)?,
             reads: target.read_pool(options.read_connections)?,
             unhurried: target.unhurried()?,
             seen: Mutex::default(),
@@ -119,6 +125,7 @@ impl PostgresStore {
             days: day::Days::default(),
             rules: limits::Cache::default(),
             use_ids,
+            allotments,
             strays: limits::Strays::default(),
             released: AtomicBool::default(),
         };

@@ -1,6 +1,7 @@
 //! Limits: their rules, and what looks after those who wait. What is locked is locked in this order everywhere: the worker,
 //! `due` rows, `tasks` rows, `limit_uses` rows; rows of `throttled` belong to who holds the task's row.
 
+mod allot;
 mod free;
 mod hold;
 mod place;
@@ -23,7 +24,8 @@ use forebay_store::{
 use tokio_postgres::Row;
 
 pub(crate) use self::{
-    free::{free, leave, pass_on},
+    allot::{Allotments, Allotted, drop_allotted, with_allotments},
+    free::{free, free_with, leave, pass_on},
     hold::claim,
     place::{Needs, UseIds, Uses, is_beaten},
     spare::{claim_spare, needs},
@@ -37,6 +39,14 @@ use crate::{
 
 const READING: &str = "read limits";
 const READ_RULES: &str = include_str!("../queries/limits_all.sql");
+
+/// What is known here of limits, without asking the database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) rules: &'a Rules,
+    pub(crate) ids: &'a UseIds,
+    pub(crate) allotments: &'a Allotments,
+}
 
 /// The rules as they were read last.
 pub(crate) type Cache = Mutex<Option<(Instant, Arc<Rules>)>>;
@@ -93,6 +103,14 @@ impl PostgresStore {
         let rules = Arc::new(current_rules(client).await?);
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, Arc::clone(&rules)));
         Ok(rules)
+    }
+
+    pub(crate) fn known<'a>(&'a self, rules: &'a Rules) -> Known<'a> {
+        Known {
+            rules,
+            ids: &self.use_ids,
+            allotments: &self.allotments,
+        }
     }
 
     fn forget_rules(&self) {
@@ -277,13 +295,22 @@ async fn note_change(client: &impl GenericClient, name: &LimitName) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use forebay_store::conformance::limits::{
-        a_bad_line_is_in_nobodys_way, a_wrong_counter_is_mended, what_nobody_uses_is_forgotten,
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     };
 
-    use crate::{PostgresStore, plans::migrated};
+    use forebay_store::conformance::limits::{
+        a_bad_line_is_in_nobodys_way, a_wrong_counter_is_mended,
+        what_is_had_in_advance_for_long_is_taken_back, what_nobody_uses_is_forgotten,
+        workers_that_compete_keep_to_what_they_have_in_advance,
+    };
+
+    use crate::{
+        PostgresStore,
+        hot::{nth_column, query},
+        plans::migrated,
+    };
 
     const STRAY: &str = "INSERT INTO throttled (task_id, use_id, phase, priority, queue, since, revision)
         SELECT gen_random_uuid(), (SELECT min(id) FROM limit_uses), 0, 'default', 'default', now(), 0
@@ -301,6 +328,49 @@ mod tests {
         let store = Arc::new(migrated().await);
         let corrupt = async |statement| corrupt(&store, statement).await;
         a_wrong_counter_is_mended(store.clone(), corrupt).await;
+    }
+
+    async fn count(store: &PostgresStore, sql: &'static str) -> i64 {
+        let mut connection = store.hot.get("test").await.expect("connect");
+        let rows = query(connection.client(), "test", sql, &[]).await;
+        let rows = connection.settle(rows).expect("count");
+        nth_column(&rows[0], 0).expect("a count")
+    }
+
+    #[tokio::test]
+    async fn what_was_allotted_long_ago_is_taken_back() {
+        const AGE: &str = "UPDATE limit_allotments SET given_at = given_at - interval '1 hour'";
+        let store = Arc::new(migrated().await);
+        what_is_had_in_advance_for_long_is_taken_back(
+            store.clone(),
+            async |sql| count(&store, sql).await,
+            async || corrupt(&store, AGE).await,
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_allotted_is_taken_back_again_and_again() {
+        const GIVE_AGAIN: &str =
+            "UPDATE limit_uses SET scarce_until = '-infinity' WHERE scarce_until > now()";
+        let store = Arc::new(migrated().await);
+        let (rounds, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let again = async || {
+            let mut connection = store.hot.get("test").await.expect("connect");
+            // Whoever locks the rows of many may meet another who does.
+            let _ = connection.client().batch_execute(GIVE_AGAIN).await;
+            connection.settle(Ok(())).expect("settle");
+            let count = count(&store, "SELECT count(*) FROM limit_allotments").await;
+            store.allotments.ask_again();
+            seen.fetch_add(usize::from(count > 0), Relaxed);
+            rounds.fetch_add(1, Relaxed);
+        };
+        workers_that_compete_keep_to_what_they_have_in_advance(store.clone(), again).await;
+        let (rounds, seen) = (rounds.into_inner(), seen.into_inner());
+        assert!(
+            seen > 0 && seen < rounds,
+            "there were allotments in {seen} of {rounds} looks"
+        );
     }
 
     #[tokio::test]

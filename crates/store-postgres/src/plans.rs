@@ -228,7 +228,7 @@ async fn no_statement_of_a_claim_reads_all_counters_of_limits() {
         .expect("explain");
     assert_eq!(
         lines.matches("(use_id = u.id)").count(),
-        2,
+        3,
         "it reads all lines:\n{lines}"
     );
     // To compare them all with what runs is one walk, and not one for each of them.

@@ -27,7 +27,7 @@ pub(crate) type Fresh<'a> = (&'a StartRequest, Needs);
 pub(crate) async fn start_new(
     client: &Client,
     days: &Days,
-    (worker, claim): (WorkerId, ClaimId),
+    (worker, claim, allotted): (WorkerId, ClaimId, Option<i64>),
     batch: &[Fresh<'_>],
 ) -> Result<Vec<Option<Claimed>>> {
     let mut sorted: Vec<Fresh<'_>> = batch.to_vec();
@@ -42,6 +42,8 @@ pub(crate) async fn start_new(
         .iter()
         .map(|(it, _)| duration_us(it.task.timeout.unwrap_or(it.timeout)))
         .collect();
+    let terms: Vec<Option<String>> = tasks.iter().map(|task| terms_json(task)).collect();
+    let allotted = allotted.filter(|_| sorted.iter().any(|(_, needs)| *needs == Needs::Allotted));
     let worker = worker.as_uuid();
     let claim = claim.as_uuid();
     let params: Params<'_> = &[
@@ -58,17 +60,17 @@ pub(crate) async fn start_new(
         &timeout_us,
         &c.created_at,
         &c.traceparent,
+        &terms,
+        &allotted,
     ];
-    let is_plain = |(request, needs): &Fresh<'_>| request.task.terms.is_none() && *needs == Needs::Nothing;
-    let all_plain = sorted.iter().all(is_plain);
-    let rows = if all_plain {
+    let uses = Uses::needed(sorted.iter().map(|(_, needs)| needs));
+    let is_all_or_nothing = uses.ids.is_empty();
+    let rows = if is_all_or_nothing {
         let sql = include_str!("../queries/tasks_start.sql");
         days.query(client, sql, &c.id, params).await
     } else {
-        let terms: Vec<Option<String>> = tasks.iter().map(|task| terms_json(task)).collect();
         let places: Vec<Option<String>> = sorted.iter().map(|(_, needs)| needs.array()).collect();
-        let uses = Uses::needed(sorted.iter().map(|(_, needs)| needs));
-        let more: Params<'_> = &[&terms, &places, &uses.ids, &uses.numbers, &uses.most];
+        let more: Params<'_> = &[&places, &uses.ids, &uses.numbers, &uses.most];
         let sql = include_str!("../queries/tasks_start_limited.sql");
         days.query(client, sql, &c.id, &[params, more].concat()).await
     };
@@ -83,8 +85,7 @@ pub(crate) async fn start_new(
         return Ok(vec![None; batch.len()]);
     };
     let now = nth_column::<Instant>(row, 0)?.0;
-    // Of plain ones all are, and no list is made.
-    let some: Option<HashSet<TaskId>> = match all_plain {
+    let some: Option<HashSet<TaskId>> = match is_all_or_nothing {
         true => None,
         false => {
             let ids = rows.iter().map(|row| nth_column::<Uuid>(row, 1));
@@ -94,7 +95,7 @@ pub(crate) async fn start_new(
     let started = |(request, needs): &Fresh<'_>| {
         let is_started = some.as_ref().is_none_or(|some| some.contains(&request.task.id));
         is_started.then(|| Claimed {
-            limited: !needs.places().is_empty(),
+            limited: *needs != Needs::Nothing,
             ..request.started(now)
         })
     };

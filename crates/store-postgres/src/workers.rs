@@ -176,7 +176,7 @@ async fn release(
     let sql = include_str!("../queries/workers_release.sql");
     let (died, lost_max) = (lost_max.is_some(), int(lost_max.unwrap_or(u32::MAX)));
     let rows = query(transaction, doing, sql, &[&workers, &died, &lost_max]).await?;
-    give_back(transaction, doing, &rows).await?;
+    give_back(transaction, doing, workers, &rows).await?;
     query(
         transaction,
         doing,
@@ -187,9 +187,15 @@ async fn release(
     rows.iter().map(event).collect()
 }
 
-/// Gives back the places of limits that these tasks held.
-async fn give_back(transaction: &Transaction<'_>, doing: &'static str, rows: &[Row]) -> Result<()> {
+/// Gives back the places of limits that these tasks held, and those that the workers had in advance.
+async fn give_back(
+    transaction: &Transaction<'_>,
+    doing: &'static str,
+    workers: &[Uuid],
+    rows: &[Row],
+) -> Result<()> {
     let (mut tasks, mut places) = (Vec::new(), Vec::new());
+    let allotted = limits::drop_allotted(transaction, workers, None).await?;
     for row in rows {
         if let Some(mut held) = column::<Option<Vec<i64>>>(row, "holds")? {
             tasks.push(column::<Uuid>(row, "id")?);
@@ -199,8 +205,8 @@ async fn give_back(transaction: &Transaction<'_>, doing: &'static str, rows: &[R
     if !tasks.is_empty() {
         let sql = include_str!("../queries/tasks_drop_holds.sql");
         query(transaction, doing, sql, &[&tasks]).await?;
-        limits::free(transaction, &places).await?;
     }
+    limits::free_with(transaction, &places, allotted).await?;
     Ok(())
 }
 

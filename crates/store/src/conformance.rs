@@ -155,6 +155,11 @@ macro_rules! store_conformance {
                 a_mixed_hand_off_starts_what_may_run,
                 the_hand_off_is_held_back_too,
                 workers_that_compete_and_die_keep_to_it,
+                places_in_advance_are_there_for_who_needs_them,
+                who_dies_takes_no_places_in_advance_along,
+                who_stops_gives_places_in_advance_back,
+                a_lowered_limit_holds_for_places_in_advance,
+                two_limits_give_places_in_advance_together,
             ]
             liveness: [
                 a_silent_worker_is_taken_back_and_a_lively_one_is_not,

@@ -30,7 +30,15 @@ const TRIES: usize = 3;
 
 /// Gives places back, once for each time that they are named, and lets the next go on. Says how many these are.
 pub(crate) async fn free(transaction: &Transaction<'_>, places: &[i64]) -> Result<u64> {
-    let mut counted: BTreeMap<i64, u32> = BTreeMap::new();
+    free_with(transaction, places, BTreeMap::new()).await
+}
+
+/// As [`free`], and so many more in these uses.
+pub(crate) async fn free_with(
+    transaction: &Transaction<'_>,
+    places: &[i64],
+    mut counted: BTreeMap<i64, i64>,
+) -> Result<u64> {
     for place in places {
         *counted.entry(*place).or_default() += 1;
     }
@@ -49,7 +57,8 @@ pub(crate) async fn pass_on(client: &mut Client, uses: &[i64]) -> Result<u64> {
     Ok(released)
 }
 
-async fn free_counted(transaction: &Transaction<'_>, counted: &BTreeMap<i64, u32>) -> Result<u64> {
+/// Gives so many places back in each use, takes them where that is less than none, and lets the next go on.
+pub(super) async fn free_counted(transaction: &Transaction<'_>, counted: &BTreeMap<i64, i64>) -> Result<u64> {
     let ids: Vec<i64> = counted.keys().copied().collect();
     prepare(
         transaction,
@@ -65,7 +74,8 @@ async fn free_counted(transaction: &Transaction<'_>, counted: &BTreeMap<i64, u32
     let mut freed = uses::read(&rules, &rows, &lines)?;
     for it in &mut freed {
         let count = counted.get(&it.state.id).copied().unwrap_or(0);
-        it.state.running = it.state.running.saturating_sub(count);
+        let running = i64::from(it.state.running).saturating_sub(count);
+        it.state.running = u32::try_from(running.max(0)).unwrap_or(u32::MAX);
     }
     let released = release(transaction, &mut freed).await?;
     uses::write(transaction, DOING, &freed).await?;

@@ -14,7 +14,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    place::{UseIds, array},
+    Known,
+    allot::take_back_scarce,
+    place::array,
     uses::{self, Use},
 };
 use crate::{
@@ -40,6 +42,8 @@ struct HeldBack {
     places: HashMap<TaskId, Vec<i64>>,
     /// To be written.
     uses: Vec<Use>,
+    /// Where room is to be taken back before anything is written.
+    lacking: Vec<i64>,
 }
 
 /// A task that could be claimed.
@@ -64,24 +68,55 @@ const NOTED: &str = include_str!("../../queries/throttled_get.sql");
 const ADD_USES: &str = include_str!("../../queries/limit_uses_add.sql");
 const GRANT: &str = include_str!("../../queries/tasks_claim_limited.sql");
 
+/// What was granted, with the requests to which the rows answer.
+type Granted<'a> = (Vec<Row>, Vec<Wanted<'a>>);
+
+/// How an attempt has ended.
+enum Tried<'a> {
+    Granted(Granted<'a>),
+    /// Nothing was done: there would be room in these uses, if it were taken back from workers that have it in advance.
+    Lacks(Vec<i64>),
+}
+
 /// Claims what no limit holds back, and throttles the rest. Each row answers as one of `tasks_claim` does, with its number
 /// in the list that is returned with them. While this is open others wait for the counters, so what need not wait for an
 /// answer is sent together.
 pub(crate) async fn claim<'a>(
     client: &mut Client,
     days: &Days,
-    (rules, use_ids): (&Rules, &UseIds),
-    (worker, claim): (WorkerId, ClaimId),
+    known: Known<'_>,
+    by: (WorkerId, ClaimId),
     wanted: &[Wanted<'a>],
-) -> Result<(Vec<Row>, Vec<Wanted<'a>>)> {
+) -> Result<Granted<'a>> {
+    let mut may_take_back = true;
+    loop {
+        match try_claim(client, days, known, by, (wanted, may_take_back)).await? {
+            Tried::Granted(granted) => return Ok(granted),
+            Tried::Lacks(uses) => _ = take_back_scarce(client, &uses).await?,
+        }
+        may_take_back = false;
+    }
+}
+
+async fn try_claim<'a>(
+    client: &mut Client,
+    days: &Days,
+    known: Known<'_>,
+    (worker, claim): (WorkerId, ClaimId),
+    (wanted, may_take_back): (&[Wanted<'a>], bool),
+) -> Result<Tried<'a>> {
     let ids: Vec<Uuid> = wanted.iter().map(|it| it.1.ready.id.as_uuid()).collect();
     prepare_all(client, days, &ids).await?;
     let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
     let (asked, now) = lock(&transaction, days, worker, (&ids, wanted)).await?;
     let held = match now {
-        Some(now) => hold(&transaction, rules, asked, now).await?,
+        Some(now) => hold(&transaction, known.rules, (asked, may_take_back), now).await?,
         None => HeldBack::default(),
     };
+    if !held.lacking.is_empty() {
+        transaction.rollback().await.map_err(|e| error::hot(DOING, e))?;
+        return Ok(Tried::Lacks(held.lacking));
+    }
     let granted: Vec<Wanted<'a>> = wanted
         .iter()
         .copied()
@@ -93,12 +128,12 @@ pub(crate) async fn claim<'a>(
     )
     .await?;
     transaction.commit().await.map_err(|e| error::hot(DOING, e))?;
-    use_ids.learn(
+    known.ids.learn(
         held.uses
             .iter()
             .map(|it| (it.name.as_str(), it.key.as_str(), it.state.id)),
     );
-    Ok((rows, granted))
+    Ok(Tried::Granted((rows, granted)))
 }
 
 async fn prepare_all(client: &Client, days: &Days, ids: &[Uuid]) -> Result<()> {
@@ -188,7 +223,7 @@ fn held(row: &Row, places: &[i64]) -> Result<(Held, Timestamp)> {
 async fn hold(
     transaction: &Transaction<'_>,
     rules: &Rules,
-    mut asked: Vec<Asked<'_>>,
+    (mut asked, may_take_back): (Vec<Asked<'_>>, bool),
     now: Timestamp,
 ) -> Result<HeldBack> {
     let mut needed: BTreeMap<(&str, &str), i64> = BTreeMap::new();
@@ -208,8 +243,34 @@ async fn hold(
     }
     let mut uses = lock_uses(transaction, rules, &needed, &asked).await?;
     let verdicts = decided(&mut uses, &asked, &counted, now);
+    let lacking = match may_take_back {
+        true => lacking(&uses, &verdicts),
+        false => Vec::new(),
+    };
+    if !lacking.is_empty() {
+        return Ok(HeldBack {
+            lacking,
+            ..HeldBack::default()
+        });
+    }
     let (tasks, places) = write(transaction, &asked, &verdicts, &uses, now).await?;
-    Ok(HeldBack { tasks, places, uses })
+    Ok(HeldBack {
+        tasks,
+        places,
+        uses,
+        lacking,
+    })
+}
+
+/// The uses in whose lines some are to wait although workers have places there in advance.
+fn lacking(uses: &[Use], verdicts: &[Verdict]) -> Vec<i64> {
+    let waits_for = |id: i64| {
+        verdicts
+            .iter()
+            .any(|it| matches!(it, Verdict::Line { of } if *of == id))
+    };
+    let allotted = uses.iter().filter(|it| it.is_allotted).map(|it| it.state.id);
+    allotted.filter(|&id| waits_for(id)).collect()
 }
 
 fn counting<'a>(

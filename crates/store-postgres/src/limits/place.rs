@@ -7,8 +7,9 @@ use std::{
 };
 
 use forebay_core::{Kind, LimitKey, QueueName};
-use forebay_store::limits::{Rule, Rules};
+use forebay_store::limits::Rule;
 
+use super::{Known, allot::Allotted};
 use crate::values::int;
 
 /// How many ids of uses are remembered. Past that all are forgotten, and learnt anew where tasks count to them.
@@ -54,6 +55,8 @@ pub(crate) struct Place {
 pub(crate) enum Needs {
     /// No limit counts it.
     Nothing,
+    /// Places that its worker has in advance.
+    Allotted,
     /// These places.
     Places(Vec<Place>),
     /// A closer look: at a rate, or at a use that is not known here.
@@ -61,9 +64,10 @@ pub(crate) enum Needs {
 }
 
 impl Needs {
-    /// What a task of this queue and kind needs, that has this key.
+    /// What a task of this queue and kind needs, that has this key, of a worker that was allotted this.
     pub(crate) fn of(
-        (rules, ids): (&Rules, &UseIds),
+        known: Known<'_>,
+        allotted: &Allotted,
         (queue, kind): (&QueueName, &Kind),
         key: Option<&LimitKey>,
     ) -> Self {
@@ -71,16 +75,18 @@ impl Needs {
             let (Some(most), None) = (rule.rule.concurrency, rule.rule.rate) else {
                 return None;
             };
-            let of = ids.get(rule.rule.name.as_str(), key)?;
+            let of = known.ids.get(rule.rule.name.as_str(), key)?;
             Some(Place { of, most })
         };
-        match rules
+        match known
+            .rules
             .counting(queue, kind, key)
             .map(place)
             .collect::<Option<Vec<_>>>()
         {
             None => Self::Look,
             Some(places) if places.is_empty() => Self::Nothing,
+            Some(places) if places.iter().all(|place| allotted.has(place)) => Self::Allotted,
             Some(places) => Self::Places(places),
         }
     }
@@ -88,7 +94,7 @@ impl Needs {
     pub(crate) fn places(&self) -> &[Place] {
         match self {
             Self::Places(places) => places,
-            Self::Nothing | Self::Look => &[],
+            Self::Nothing | Self::Allotted | Self::Look => &[],
         }
     }
 
@@ -128,6 +134,25 @@ impl Uses {
             }
         }
         all
+    }
+
+    /// Keeps the first `most` of those that `is_kept`, which is asked for each, with how many need a place in it.
+    pub(super) fn retain(&mut self, most: usize, mut is_kept: impl FnMut(i64, i32) -> bool) {
+        let mut kept = Self::default();
+        for (at, &id) in self.ids.iter().enumerate() {
+            if kept.ids.len() < most && is_kept(id, self.numbers[at]) {
+                kept.ids.push(id);
+                kept.numbers.push(self.numbers[at]);
+                kept.most.push(self.most[at]);
+            }
+        }
+        *self = kept;
+    }
+
+    /// How many may be taken in this use, if it is one of them.
+    pub(super) fn most_of(&self, id: i64) -> Option<u32> {
+        let at = self.ids.binary_search(&id).ok()?;
+        u32::try_from(self.most[at]).ok()
     }
 }
 

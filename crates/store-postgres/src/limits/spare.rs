@@ -8,7 +8,11 @@ use forebay_store::{Result, limits::Rules};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::place::{Needs, UseIds, Uses, is_beaten};
+use super::{
+    Known,
+    allot::{Allotted, with_allotments},
+    place::{Needs, Uses, is_beaten},
+};
 use crate::{
     claim::Wanted,
     day::Days,
@@ -19,25 +23,30 @@ use crate::{
 
 const DOING: &str = "claim tasks that limits count";
 
-/// What each of these needs of limits, by its key where there are limits by key.
-pub(crate) async fn needs<'a>(
-    client: &Client,
+/// What each of these needs of limits, by its key where there are limits by key, and by which revision its worker has places in
+/// advance.
+pub(crate) async fn needs(
+    client: &mut Client,
     days: &Days,
-    limits: (&Rules, &UseIds),
-    wanted: Vec<Wanted<'a>>,
-) -> Result<Vec<(Wanted<'a>, Needs)>> {
-    let keys = match wanted.iter().any(|it| counts_by_key(limits.0, it)) {
-        true => keys(client, days, &wanted).await?,
+    known: Known<'_>,
+    worker: WorkerId,
+    wanted: &[Wanted<'_>],
+) -> Result<(Vec<Needs>, Option<i64>)> {
+    if wanted.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let keys = match wanted.iter().any(|it| counts_by_key(known.rules, it)) {
+        true => keys(client, days, wanted).await?,
         false => HashMap::new(),
     };
-    let needs = |(at, it): (usize, Wanted<'a>)| {
-        let ready = &it.1.ready;
-        (
-            it,
-            Needs::of(limits, (&ready.lane.queue, &ready.kind), keys.get(&at)),
-        )
+    let needs = |allotted: &Allotted| {
+        let need = |(at, it): (usize, &Wanted<'_>)| {
+            let ready = &it.1.ready;
+            Needs::of(known, allotted, (&ready.lane.queue, &ready.kind), keys.get(&at))
+        };
+        wanted.iter().enumerate().map(need).collect()
     };
-    Ok(wanted.into_iter().enumerate().map(needs).collect())
+    with_allotments(client, known.allotments, worker, needs).await
 }
 
 fn counts_by_key(rules: &Rules, (_, request): &Wanted<'_>) -> bool {

@@ -15,6 +15,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
+    allot::take_back_old,
     current_rules,
     free::{self, free},
     uses,
@@ -234,11 +235,13 @@ async fn let_go(transaction: &Transaction<'_>, tasks: Vec<Uuid>, places: &[i64])
 pub(super) async fn mend(client: &mut Client, strays: &Strays) -> Result<Mended> {
     let dropped = bounded(DOING, drop_strays(client, strays)).await;
     let late = bounded(DOING, give_up_late(client)).await;
+    let allotted = bounded(DOING, take_back_old(client)).await;
     let counters = bounded(DOING, mend_counters(client)).await;
     let turns = bounded(DOING, take_turns_back(client)).await;
     let forgotten = bounded(DOING, forget_unused(client)).await;
     dropped?;
     late?;
+    allotted?;
     turns?;
     Ok(Mended {
         counters: counters?,

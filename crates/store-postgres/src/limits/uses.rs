@@ -22,6 +22,8 @@ pub(super) struct Use {
     pub(super) key: String,
     pub(super) revision: i64,
     pub(super) released: i64,
+    /// Whether workers have places of it in advance, which can be taken back.
+    pub(super) is_allotted: bool,
     pub(super) state: UseState,
 }
 
@@ -87,6 +89,7 @@ pub(super) fn read(rules: &Rules, rows: &[Row], lines: &[Row]) -> Result<Vec<Use
         if let Some(it) = of.get_mut(&column(line, "id")?) {
             it.state.reserved = count(column(line, "reserved")?)?;
             it.state.has_line = column(line, "has_line")?;
+            it.is_allotted = column(line, "is_allotted")?;
         }
     }
     Ok(uses)
@@ -104,6 +107,7 @@ fn read_one(row: &Row, rules: &Rules) -> Result<Use> {
     Ok(Use {
         revision: kept.max(of_rule),
         released: column(row, "released")?,
+        is_allotted: false,
         state: UseState {
             id: column(row, "id")?,
             concurrency: rule.and_then(|it| it.rule.concurrency),

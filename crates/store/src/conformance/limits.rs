@@ -1,5 +1,7 @@
 //! Limits: what may run runs, what may not waits, and nobody is forgotten.
 
+mod allotted;
+mod compete;
 mod ends;
 mod hand_off;
 mod kit;
@@ -8,6 +10,14 @@ mod places;
 mod rates;
 
 pub use self::{
+    allotted::{
+        a_lowered_limit_holds_for_places_in_advance, places_in_advance_are_there_for_who_needs_them,
+        two_limits_give_places_in_advance_together, what_is_had_in_advance_for_long_is_taken_back,
+        who_dies_takes_no_places_in_advance_along, who_stops_gives_places_in_advance_back,
+    },
+    compete::{
+        workers_that_compete_and_die_keep_to_it, workers_that_compete_keep_to_what_they_have_in_advance,
+    },
     ends::{
         a_completion_says_whether_it_let_anybody_go_on, every_end_gives_the_place_back,
         the_next_goes_on_when_one_ends, who_is_cancelled_leaves_the_line,
@@ -23,7 +33,6 @@ pub use self::{
         a_limit_is_raised_lowered_and_deleted, a_repeated_claim_counts_once,
         a_rule_is_for_its_queue_and_kind, a_rule_is_kept_as_it_was_put, a_wrong_counter_is_mended,
         as_many_run_as_may, each_key_counts_by_itself, what_nobody_uses_is_forgotten,
-        workers_that_compete_and_die_keep_to_it,
     },
     rates::{
         a_changed_rate_is_looked_at_anew, a_rate_and_places_together, a_rate_spaces_starts,

@@ -1,18 +1,17 @@
 //! Places: as many run as may, and whatever takes a place is counted once.
 
-use std::{collections::HashSet, sync::Arc, sync::Mutex, time::Duration};
+use std::sync::Arc;
 
-use forebay_core::{Decision, LimitRequest, State, Submission, TaskId};
+use forebay_core::{Decision, LimitRequest, State, Submission};
 
 use super::super::support::{
-    Sink, claim_id, claim_ready, complete, ended, get, lane, lock, record, task, wait_until, wants,
-    wants_new, worker,
+    claim_id, claim_ready, complete, ended, get, lane, record, task, wait_until, wants_new, worker,
 };
 use super::kit::{
     a_second, at_a_time, claim_all, dispatch, granted, keyed, nothing_to_mend, of_each_key, put, release,
     rule, state, succeed, usage,
 };
-use crate::{Claimed, Completed, LimitUse, PutLimit, Store};
+use crate::{Completed, LimitUse, PutLimit, Store};
 
 /// Rules are kept, replaced, listed and deleted.
 pub async fn a_rule_is_kept_as_it_was_put(store: Arc<dyn Store>) {
@@ -195,41 +194,6 @@ pub async fn a_limit_is_raised_lowered_and_deleted(store: Arc<dyn Store>) {
     assert!(answers.iter().flatten().all(|it| !it.limited));
 }
 
-/// Many workers, some of which die: no two of a key at a time, and all of them run.
-pub async fn workers_that_compete_and_die_keep_to_it(store: Arc<dyn Store>) {
-    const KEYS: usize = 6;
-    put(&*store, "each", of_each_key(1)).await;
-    let mut tasks = Vec::new();
-    for key in 0..KEYS {
-        tasks.extend(keyed(&*store, &format!("key {key}"), 12).await);
-    }
-    let all = tasks.len();
-    let board = Arc::new(Board {
-        deliveries: Mutex::new(tasks.iter().map(wants_new).map(|it| it.ready).collect()),
-        running: Mutex::default(),
-        done: Mutex::default(),
-        keys: tasks.iter().map(|it| (it.id, key_of(it))).collect(),
-    });
-    let mut workers = tokio::task::JoinSet::new();
-    for number in 0..4 {
-        workers.spawn(work(Arc::clone(&store), Arc::clone(&board), number, all));
-    }
-    while lock(&board.done).len() < all {
-        let sink = Sink::open();
-        // A deadlock that was broken, or a row that was locked: it is tried again, as everywhere.
-        if store.dispatch_due(100, &sink).await.is_ok() {
-            lock(&board.deliveries).extend(sink.published());
-        }
-        let _ = store.release_throttled(None, 100).await;
-        tokio::task::yield_now().await;
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker.expect("no worker panics");
-    }
-    nothing_to_mend(&*store).await;
-    assert_eq!(usage(&*store, "each").await, LimitUse::default());
-}
-
 /// What should never be is put right: `corrupt` makes the counters say something else than what runs, by means of the store's
 /// own. Not a case of the suite, which knows no such means.
 pub async fn a_wrong_counter_is_mended(store: Arc<dyn Store>, corrupt: impl AsyncFn(&'static str)) {
@@ -293,71 +257,5 @@ pub async fn what_nobody_uses_is_forgotten(
     for forgotten in [0, 1] {
         let mended = store.mend_limits().await.expect("mend");
         assert_eq!(mended.forgotten, forgotten, "the walk begins anew");
-    }
-}
-
-struct Board {
-    deliveries: Mutex<Vec<forebay_core::Ready>>,
-    running: Mutex<HashSet<String>>,
-    done: Mutex<HashSet<TaskId>>,
-    keys: std::collections::HashMap<TaskId, String>,
-}
-
-fn key_of(task: &Submission) -> String {
-    let terms = task.terms.as_ref().expect("it has terms");
-    terms.limit_key.as_ref().expect("a key").to_string()
-}
-
-async fn work(store: Arc<dyn Store>, board: Arc<Board>, number: usize, all: usize) {
-    let mut me = worker(&*store).await;
-    let mut round = number;
-    while lock(&board.done).len() < all {
-        round += 1;
-        let batch: Vec<_> = {
-            let mut waiting = lock(&board.deliveries);
-            let count = waiting.len().min(1 + round % 5);
-            waiting.drain(..count).map(wants).collect()
-        };
-        if batch.is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            continue;
-        }
-        let claim = claim_id();
-        let answers = loop {
-            match store.claim(me, claim, &batch).await {
-                Ok(answers) => break answers,
-                Err(error) => assert!(error.is_unavailable(), "{error:?}"),
-            }
-        };
-        let claimed: Vec<Claimed> = answers.into_iter().flatten().collect();
-        for it in &claimed {
-            let key = board.keys[&it.id].clone();
-            assert!(lock(&board.running).insert(key), "two of a key at a time");
-        }
-        tokio::task::yield_now().await;
-        for it in &claimed {
-            lock(&board.running).remove(&board.keys[&it.id]);
-        }
-        if round.is_multiple_of(7) {
-            // What it ran comes again under the next fence.
-            while let Err(error) = store.abandon(me, 1_000).await {
-                assert!(error.is_unavailable(), "{error:?}");
-            }
-            me = worker(&*store).await;
-            continue;
-        }
-        let outcomes: Vec<_> = claimed.iter().map(|it| ended(it, Decision::Succeed)).collect();
-        let answers = loop {
-            match store.complete(me, &outcomes, &[claim]).await {
-                Ok(answers) => break answers,
-                Err(error) => assert!(error.is_unavailable(), "{error:?}"),
-            }
-        };
-        assert!(
-            answers
-                .iter()
-                .all(|it| *it == Completed::Applied(State::Succeeded))
-        );
-        lock(&board.done).extend(claimed.iter().map(|it| it.id));
     }
 }
