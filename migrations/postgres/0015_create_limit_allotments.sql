@@ -13,6 +13,9 @@ CREATE INDEX limit_allotments_of_worker ON limit_allotments (worker_id);
 CREATE SEQUENCE allotment_revisions;
 ALTER TABLE workers ADD COLUMN allotment_revision bigint NOT NULL DEFAULT nextval('allotment_revisions');
 
+-- In which uses a task that runs has a place that its worker had in advance. When that is taken back, it holds these itself.
+ALTER TABLE tasks ADD COLUMN allotted bigint[];
+
 -- Until when nobody is given places in advance, since there were not enough.
 ALTER TABLE limit_uses ADD COLUMN scarce_until timestamptz NOT NULL DEFAULT '-infinity';
 
@@ -27,6 +30,7 @@ CREATE FUNCTION forebay_has_allotments(worker uuid, revision bigint) RETURNS boo
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(forebay_allotment_lock(worker));
-    RETURN EXISTS (SELECT FROM workers w WHERE w.id = worker AND w.allotment_revision = revision);
+    PERFORM FROM workers w WHERE w.id = worker AND w.allotment_revision = revision FOR KEY SHARE;
+    RETURN FOUND;
 END
 $$;

@@ -3,10 +3,10 @@
 -- rows of these tasks and thereby waits for a dispatcher that holds one while it publishes; `due` is locked before
 -- `tasks` everywhere. Mostly nothing is due, and then it is not looked for. The note in `claims` turns away a worker
 -- that was declared dead. It names all that was asked for: what was not granted is not the worker's, and whoever reads
--- the note looks at that. Where they rely on what the worker was allotted of limits ($7), nothing is claimed unless it
--- still has that, and nothing that was held back before.
+-- the note looks at that. Where they rely on what the worker was allotted of limits ($8, by revision $7), nothing
+-- is claimed unless it still has that, and nothing that was held back before.
 WITH allotted AS MATERIALIZED (
-    SELECT forebay_has_allotments($1, $7) AS still
+    SELECT $7::bigint IS NULL OR forebay_has_allotments($1, $7) AS still
 ), taken AS (
     DELETE FROM due d
     USING unnest($3::uuid[], $4::int[]) AS r (id, fence)
@@ -30,9 +30,10 @@ UPDATE tasks /* of the day */ t SET
     run_at = NULL,
     started_at = CASE WHEN t.state = 'running' THEN t.started_at ELSE now() END,
     max_attempts = coalesce(t.max_attempts, r.max_attempts),
-    timeout_us = coalesce(t.timeout_us, r.timeout_us)
-FROM unnest($3::uuid[], $4::int[], $5::int[], $6::bigint[]) WITH ORDINALITY
-    AS r (id, fence, max_attempts, timeout_us, number)
+    timeout_us = coalesce(t.timeout_us, r.timeout_us),
+    allotted = CASE WHEN t.state = 'running' THEN t.allotted ELSE r.allotted::bigint[] END
+FROM unnest($3::uuid[], $4::int[], $5::int[], $6::bigint[], $8::text[]) WITH ORDINALITY
+    AS r (id, fence, max_attempts, timeout_us, allotted, number)
 WHERE (SELECT count(*) FROM taken) >= 0
     AND t.id = r.id
     AND ((t.fence = r.fence
@@ -43,4 +44,4 @@ WHERE (SELECT count(*) FROM taken) >= 0
     AND ($7::bigint IS NULL OR ((SELECT still FROM allotted)
         AND (SELECT h.task_id FROM throttled h WHERE h.task_id = r.id) IS NULL))
 RETURNING r.number, t.attempt, t.max_attempts, t.timeout_us, t.project, coalesce(t.queued_at, t.created_at) AS queued_at,
-    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL OR $7::bigint IS NOT NULL AS limited
+    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL OR t.allotted IS NOT NULL AS limited

@@ -16,7 +16,8 @@ UPDATE tasks /* of the day */ t SET
     started_at = CASE WHEN t.state = 'running' THEN t.started_at ELSE now() END,
     max_attempts = coalesce(t.max_attempts, r.max_attempts),
     timeout_us = coalesce(t.timeout_us, r.timeout_us),
-    holds = CASE WHEN t.state = 'running' THEN t.holds ELSE r.holds::bigint[] END
+    holds = CASE WHEN t.state = 'running' THEN t.holds ELSE r.holds::bigint[] END,
+    allotted = CASE WHEN t.state = 'running' THEN t.allotted END
 FROM unnest($3::uuid[], $4::int[], $5::int[], $6::bigint[], $7::text[]) WITH ORDINALITY
     AS r (id, fence, max_attempts, timeout_us, holds, number)
 WHERE t.id = r.id
@@ -25,4 +26,4 @@ WHERE t.id = r.id
             AND (t.terms IS NULL OR t.fence > 0 OR coalesce((t.terms ->> 'expires_at')::timestamptz > now(), true)))
         OR (t.fence = r.fence + 1 AND t.state = 'running' AND t.worker = $1))
 RETURNING r.number, t.attempt, t.max_attempts, t.timeout_us, t.project, coalesce(t.queued_at, t.created_at) AS queued_at,
-    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL AS limited
+    t.traceparent, t.payload, t.terms::text, t.holds IS NOT NULL OR t.allotted IS NOT NULL AS limited

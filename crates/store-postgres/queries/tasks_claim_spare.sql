@@ -35,7 +35,8 @@ WITH alive AS MATERIALIZED (
         started_at = now(),
         max_attempts = coalesce(t.max_attempts, r.max_attempts),
         timeout_us = coalesce(t.timeout_us, r.timeout_us),
-        holds = r.places
+        holds = r.places,
+        allotted = NULL
     FROM wanted r
     WHERE (SELECT count(*) FROM due_now) >= 0
         AND t.id = r.id AND t.fence = r.fence AND t.holds IS NULL

@@ -4,6 +4,7 @@ WITH written AS (
     UPDATE tasks /* of the day */ t SET
         state = CASE WHEN c.state = 'retrying' AND t.cancel_requested THEN 'cancelled' ELSE c.state::task_state END,
         holds = NULL,
+        allotted = NULL,
         attempt = CASE WHEN c.charged THEN t.attempt ELSE t.attempt - 1 END,
         run_at = CASE WHEN c.state = 'retrying' AND NOT t.cancel_requested
                       THEN now() + c.delay_us * interval '1 microsecond' END,

@@ -3,9 +3,7 @@
 WITH alive AS (
     UPDATE workers SET
         name = $2, queues = $3, slots = $4, busy = $5, draining = $6, heartbeat_at = now(), watermarks = $7,
-        finished = $8,
-        -- With more slots than it was allotted places for, it has nothing in advance.
-        allotment_revision = CASE WHEN $4 > slots THEN nextval('allotment_revisions') ELSE allotment_revision END
+        finished = $8
     WHERE id = $1
     RETURNING id
 ), asked AS (

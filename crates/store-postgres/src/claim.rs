@@ -37,7 +37,7 @@ pub(crate) async fn claim(
     for (it, needs) in concerned.into_iter().zip(needs) {
         match needs {
             Needs::Nothing => plain.push(it),
-            Needs::Allotted => allotted.push(it),
+            Needs::Allotted(_) => allotted.push((it, needs.allotted())),
             Needs::Places(_) => spare.push((it, needs)),
             Needs::Look => look.push(it),
         }
@@ -45,11 +45,13 @@ pub(crate) async fn claim(
     let mut answers = vec![None; batch.len()];
     if !plain.is_empty() {
         plain.sort_by_key(start_of);
-        let rows = write(client, days, (worker, None), claim, &plain).await?;
+        let none = vec![None; plain.len()];
+        let rows = write(client, days, (worker, claim), &plain, (None, &none)).await?;
         answer(&mut answers, &rows, &plain)?;
     }
     if !allotted.is_empty() {
-        let rows = write(client, days, (worker, revision), claim, &allotted).await?;
+        let (allotted, uses): (Vec<Wanted<'_>>, Vec<Option<String>>) = allotted.into_iter().unzip();
+        let rows = write(client, days, (worker, claim), &allotted, (revision, &uses)).await?;
         answer(&mut answers, &rows, &allotted)?;
         if rows.is_empty() {
             known.allotments.forget(worker);
@@ -101,9 +103,9 @@ fn start_of((_, request): &Wanted<'_>) -> (TaskId, u32) {
 async fn write(
     client: &Client,
     days: &Days,
-    (worker, allotted): (WorkerId, Option<i64>),
-    claim: ClaimId,
+    (worker, claim): (WorkerId, ClaimId),
     wanted: &[Wanted<'_>],
+    (revision, allotted): (Option<i64>, &[Option<String>]),
 ) -> Result<Vec<Row>> {
     let id: Vec<Uuid> = wanted.iter().map(|(_, it)| it.ready.id.as_uuid()).collect();
     let fence: Vec<i32> = wanted.iter().map(|(_, it)| int(it.ready.fence)).collect();
@@ -116,6 +118,7 @@ async fn write(
         &fence,
         &max_attempts,
         &timeout_us,
+        &revision,
         &allotted,
     ];
     let sql = include_str!("../queries/tasks_claim.sql");

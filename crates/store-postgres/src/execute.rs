@@ -68,7 +68,7 @@ impl PostgresStore {
                 };
                 fresh.iter().map(need).collect()
             };
-            let (needs, allotted) = with_allotments(client, known.allotments, worker, needs).await?;
+            let (needs, revision) = with_allotments(client, known.allotments, worker, needs).await?;
             let (places, fresh): (Vec<usize>, Vec<Fresh<'_>>) = fresh
                 .iter()
                 .copied()
@@ -81,8 +81,8 @@ impl PostgresStore {
             }
             self.note_queues(client, fresh.iter().map(|(request, _)| &request.task))
                 .await?;
-            let started = start_new(client, &self.days, (worker, claim, allotted), &fresh).await?;
-            if allotted.is_some() && started.iter().all(Option::is_none) {
+            let started = start_new(client, &self.days, (worker, claim, revision), &fresh).await?;
+            if revision.is_some() && started.iter().all(Option::is_none) {
                 known.allotments.forget(worker);
             }
             Ok((places, started))

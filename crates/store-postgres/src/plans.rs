@@ -169,6 +169,23 @@ async fn no_hot_statement_reads_a_whole_table_of_tasks() {
             "{plan}"
         );
     }
+    // In the order of their ids all tasks can be read, too.
+    for sql in [
+        include_str!("../queries/limit_allotments_count.sql"),
+        include_str!("../queries/workers_release.sql"),
+    ] {
+        let plan = plan(&store, sql).await.expect("explain");
+        let lines: Vec<&str> = plan.lines().collect();
+        let scans = lines
+            .windows(2)
+            .filter(|it| it[0].contains("Scan") && it[0].contains(" on tasks_"));
+        let mut seen = 0;
+        for it in scans {
+            assert!(it[1].contains("Index Cond: (id = "), "{plan}");
+            seen += 1;
+        }
+        assert!(seen > 0, "it looks at no task:\n{plan}");
+    }
     let walk = plan(&store, include_str!("../queries/tasks_lock_lost.sql"))
         .await
         .expect("explain");

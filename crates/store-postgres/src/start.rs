@@ -27,7 +27,7 @@ pub(crate) type Fresh<'a> = (&'a StartRequest, Needs);
 pub(crate) async fn start_new(
     client: &Client,
     days: &Days,
-    (worker, claim, allotted): (WorkerId, ClaimId, Option<i64>),
+    (worker, claim, revision): (WorkerId, ClaimId, Option<i64>),
     batch: &[Fresh<'_>],
 ) -> Result<Vec<Option<Claimed>>> {
     let mut sorted: Vec<Fresh<'_>> = batch.to_vec();
@@ -43,7 +43,8 @@ pub(crate) async fn start_new(
         .map(|(it, _)| duration_us(it.task.timeout.unwrap_or(it.timeout)))
         .collect();
     let terms: Vec<Option<String>> = tasks.iter().map(|task| terms_json(task)).collect();
-    let allotted = allotted.filter(|_| sorted.iter().any(|(_, needs)| *needs == Needs::Allotted));
+    let allotted: Vec<Option<String>> = sorted.iter().map(|(_, needs)| needs.allotted()).collect();
+    let revision = revision.filter(|_| allotted.iter().any(Option::is_some));
     let worker = worker.as_uuid();
     let claim = claim.as_uuid();
     let params: Params<'_> = &[
@@ -61,6 +62,7 @@ pub(crate) async fn start_new(
         &c.created_at,
         &c.traceparent,
         &terms,
+        &revision,
         &allotted,
     ];
     let uses = Uses::needed(sorted.iter().map(|(_, needs)| needs));

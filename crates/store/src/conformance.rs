@@ -160,6 +160,7 @@ macro_rules! store_conformance {
                 who_stops_gives_places_in_advance_back,
                 a_lowered_limit_holds_for_places_in_advance,
                 two_limits_give_places_in_advance_together,
+                what_has_a_place_in_advance_counts_on,
             ]
             liveness: [
                 a_silent_worker_is_taken_back_and_a_lively_one_is_not,

@@ -99,7 +99,7 @@ pub struct Claimed {
     pub traceparent: Option<TraceParent>,
     /// What it asks for beyond being run.
     pub terms: Option<Box<Terms>>,
-    /// Whether it holds a place of a limit, which its [`Completion`] gives back.
+    /// Whether it may hold a place of a limit, which its [`Completion`] gives back.
     pub limited: bool,
 }
 
@@ -122,7 +122,7 @@ pub struct Completion {
     pub error: Option<String>,
     /// The tail of its log.
     pub log: Option<String>,
-    /// Whether it holds a place of a limit: [`Claimed::limited`], as it was said.
+    /// Whether it may hold a place of a limit: [`Claimed::limited`], as it was said.
     pub limited: bool,
 }
 
@@ -167,7 +167,8 @@ pub struct HeartbeatReply {
     pub cancel: Vec<TaskId>,
 }
 
-/// What the executor needs.
+/// What the executor needs. A worker never has more tasks running than it said that it has slots: a slot is taken before a task is
+/// claimed, and free again once its outcome is stored. Stores rely on that.
 #[async_trait]
 pub trait Execute: Record {
     /// Makes a worker known. It must heartbeat from now on.

@@ -4,7 +4,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,21 +29,24 @@ use crate::{
 const DOING: &str = "allot places of limits";
 
 /// How many tasks of a worker are counted one by one in a use before it is worth while to have places there in advance.
-const WORTH: u32 = 16;
+const WORTH: u32 = 8;
 /// In how many uses a worker has places in advance.
 const ALLOTTED_MAX: usize = 250;
 /// How many uses are kept in mind of which a worker has needed places.
-const NEEDED_MAX: usize = 10_000;
+const NEEDED_MAX: usize = 1_000;
 /// How many workers are kept in mind. Past that all are forgotten, and ask anew.
-const WORKERS_MAX: usize = 10_000;
+const WORKERS_MAX: usize = 1_000;
 /// How long a worker does not ask again for what it did not get.
 const REFUSED: Duration = Duration::from_secs(5);
 /// For how long nobody is given places in advance where there was no room.
 const SCARCE: Duration = Duration::from_secs(10);
 /// How old allotments get: who still needs them asks anew.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// How many uses are taken back together.
+/// How many uses are taken back in one go, and from how many workers in one transaction.
 const TAKEN_AT_ONCE: i64 = 1_000;
+const WORKERS_AT_ONCE: usize = 10;
+/// How often a pass over what is old goes on.
+const ROUNDS_MAX: usize = 20;
 
 /// What a worker was allotted, when it was asked last. Statements see whether it still has it.
 #[derive(Debug, Clone, Default)]
@@ -72,11 +78,19 @@ struct Needed {
 
 /// What the workers of this process were allotted.
 #[derive(Debug, Default)]
-pub(crate) struct Allotments(Mutex<HashMap<WorkerId, OfWorker>>);
+pub(crate) struct Allotments {
+    workers: Mutex<HashMap<WorkerId, OfWorker>>,
+    /// How often all was forgotten.
+    forgotten: AtomicU64,
+}
 
 impl Allotments {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkerId, OfWorker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn of(&self, worker: WorkerId) -> Allotted {
-        let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = self.lock();
         workers
             .get(&worker)
             .map(|it| it.allotted.clone())
@@ -85,19 +99,20 @@ impl Allotments {
 
     /// What a worker believes to have is wrong, or it has gone.
     pub(crate) fn forget(&self, worker: WorkerId) {
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.lock();
         workers.remove(&worker);
     }
 
     /// A server that has taken the place of another may know less than that did.
     pub(crate) fn forget_all(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.forgotten.fetch_add(1, Ordering::Release);
+        self.lock().clear();
     }
 
     /// Who was refused may ask again at once.
     #[cfg(test)]
     pub(crate) fn ask_again(&self) {
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.lock();
         for it in workers.values_mut().flat_map(|it| it.needed.values_mut()) {
             it.not_before = None;
         }
@@ -108,7 +123,7 @@ impl Allotments {
         if needs.iter().all(|it| it.places().is_empty()) {
             return Uses::default();
         }
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = self.lock();
         if workers.len() >= WORKERS_MAX && !workers.contains_key(&worker) {
             workers.clear();
         }
@@ -134,9 +149,20 @@ impl Allotments {
         uses
     }
 
-    fn note(&self, worker: WorkerId, revision: i64, given: impl Iterator<Item = (i64, u32)>) {
-        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let allotted = &mut workers.entry(worker).or_default().allotted;
+    /// Notes what a worker was given, unless all was forgotten since it asked.
+    fn note(
+        &self,
+        worker: WorkerId,
+        (revision, forgotten): (i64, u64),
+        given: impl Iterator<Item = (i64, u32)>,
+    ) {
+        let mut workers = self.lock();
+        if self.forgotten.load(Ordering::Acquire) != forgotten {
+            return;
+        }
+        let Some(OfWorker { allotted, .. }) = workers.get_mut(&worker) else {
+            return;
+        };
         if allotted.revision != Some(revision) {
             allotted.most = Arc::default();
         }
@@ -164,6 +190,7 @@ pub(crate) async fn with_allotments(
 }
 
 async fn allot(client: &mut Client, allotments: &Allotments, worker: WorkerId, wanted: &Uses) -> Result<()> {
+    let forgotten = allotments.forgotten.load(Ordering::Acquire);
     let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
     let id = worker.as_uuid();
     // Each in a statement of its own, which sees what was committed while the one before waited.
@@ -184,7 +211,7 @@ async fn allot(client: &mut Client, allotments: &Allotments, worker: WorkerId, w
     let given: Vec<i64> = given.iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
     transaction.commit().await.map_err(|e| error::hot(DOING, e))?;
     let most = |of: &i64| wanted.most_of(*of).map(|most| (*of, most));
-    allotments.note(worker, revision, given.iter().filter_map(most));
+    allotments.note(worker, (revision, forgotten), given.iter().filter_map(most));
     Ok(())
 }
 
@@ -197,23 +224,34 @@ pub(super) async fn take_back_scarce(client: &mut Client, uses: &[i64]) -> Resul
 
 /// Takes back what is old, or stands in the way of who waits. Says how many tasks go on.
 pub(super) async fn take_back_old(client: &mut Client) -> Result<u64> {
-    let sql = include_str!("../../queries/limit_allotments_old.sql");
-    let rows = query(client, DOING, sql, &[&duration_us(AGE_MAX), &TAKEN_AT_ONCE]).await?;
-    let uses: Vec<i64> = rows.iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
-    match uses.is_empty() {
-        true => Ok(0),
-        false => take_back(client, &uses).await,
+    let mut released = 0;
+    for _ in 0..ROUNDS_MAX {
+        let sql = include_str!("../../queries/limit_allotments_old.sql");
+        let rows = query(client, DOING, sql, &[&duration_us(AGE_MAX), &TAKEN_AT_ONCE]).await?;
+        let uses: Vec<i64> = rows.iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
+        if !uses.is_empty() {
+            released += take_back(client, &uses).await?;
+        }
+        if i64::try_from(uses.len()).is_ok_and(|found| found < TAKEN_AT_ONCE) {
+            break;
+        }
     }
+    Ok(released)
 }
 
 async fn take_back(client: &mut Client, uses: &[i64]) -> Result<u64> {
     let sql = include_str!("../../queries/limit_allotments_of_uses.sql");
     let rows = query(client, DOING, sql, &[&uses]).await?;
     let mut workers: Vec<Uuid> = rows.iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
-    if workers.is_empty() {
-        return Ok(0);
-    }
     workers.sort_unstable();
+    let mut released = 0;
+    for some in workers.chunks(WORKERS_AT_ONCE) {
+        released += take_back_from(client, some, uses).await?;
+    }
+    Ok(released)
+}
+
+async fn take_back_from(client: &mut Client, workers: &[Uuid], uses: &[i64]) -> Result<u64> {
     let transaction = client.transaction().await.map_err(|e| error::hot(DOING, e))?;
     // What they start from now on waits for this to end, and sees then that it can't rely on them.
     let sql = include_str!("../../queries/limit_allotments_lock.sql");
@@ -222,7 +260,7 @@ async fn take_back(client: &mut Client, uses: &[i64]) -> Result<u64> {
     query(&transaction, DOING, sql, &[&workers]).await?;
     let sql = include_str!("../../queries/limit_allotments_count.sql");
     let held = query(&transaction, DOING, sql, &[&workers, &uses]).await?;
-    let mut freed = drop_allotted(&transaction, &workers, Some(uses)).await?;
+    let mut freed = drop_allotted(&transaction, workers, Some(uses)).await?;
     for row in &held {
         *freed.entry(column(row, "id")?).or_default() -= column::<i64>(row, "number")?;
     }

@@ -92,7 +92,8 @@ pub(crate) async fn claim<'a>(
     loop {
         match try_claim(client, days, known, by, (wanted, may_take_back)).await? {
             Tried::Granted(granted) => return Ok(granted),
-            Tried::Lacks(uses) => _ = take_back_scarce(client, &uses).await?,
+            // Where that fails, they wait in line, and a dispatcher takes it back.
+            Tried::Lacks(uses) => _ = take_back_scarce(client, &uses).await,
         }
         may_take_back = false;
     }
@@ -244,7 +245,7 @@ async fn hold(
     let mut uses = lock_uses(transaction, rules, &needed, &asked).await?;
     let verdicts = decided(&mut uses, &asked, &counted, now);
     let lacking = match may_take_back {
-        true => lacking(&uses, &verdicts),
+        true => lacking(&uses, &verdicts, &counted),
         false => Vec::new(),
     };
     if !lacking.is_empty() {
@@ -262,15 +263,18 @@ async fn hold(
     })
 }
 
-/// The uses in whose lines some are to wait although workers have places there in advance.
-fn lacking(uses: &[Use], verdicts: &[Verdict]) -> Vec<i64> {
-    let waits_for = |id: i64| {
-        verdicts
-            .iter()
-            .any(|it| matches!(it, Verdict::Line { of } if *of == id))
-    };
-    let allotted = uses.iter().filter(|it| it.is_allotted).map(|it| it.state.id);
-    allotted.filter(|&id| waits_for(id)).collect()
+/// The uses that count who is to wait in line although workers have places there in advance: all that count it, since in which of
+/// them there is no room is known of the first only.
+fn lacking(uses: &[Use], verdicts: &[Verdict], counted: &[Vec<(&str, &str)>]) -> Vec<i64> {
+    let waits = |it: &Verdict| matches!(it, Verdict::Line { .. });
+    let wanted: HashSet<(&str, &str)> = verdicts
+        .iter()
+        .zip(counted)
+        .filter(|(verdict, _)| waits(verdict))
+        .flat_map(|(_, names)| names.iter().copied())
+        .collect();
+    let is_lacking = |it: &&Use| it.is_allotted && wanted.contains(&(it.name.as_str(), it.key.as_str()));
+    uses.iter().filter(is_lacking).map(|it| it.state.id).collect()
 }
 
 fn counting<'a>(

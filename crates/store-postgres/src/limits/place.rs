@@ -55,8 +55,8 @@ pub(crate) struct Place {
 pub(crate) enum Needs {
     /// No limit counts it.
     Nothing,
-    /// Places that its worker has in advance.
-    Allotted,
+    /// These places, which its worker has in advance.
+    Allotted(Vec<Place>),
     /// These places.
     Places(Vec<Place>),
     /// A closer look: at a rate, or at a use that is not known here.
@@ -86,7 +86,7 @@ impl Needs {
         {
             None => Self::Look,
             Some(places) if places.is_empty() => Self::Nothing,
-            Some(places) if places.iter().all(|place| allotted.has(place)) => Self::Allotted,
+            Some(places) if places.iter().all(|place| allotted.has(place)) => Self::Allotted(places),
             Some(places) => Self::Places(places),
         }
     }
@@ -94,13 +94,21 @@ impl Needs {
     pub(crate) fn places(&self) -> &[Place] {
         match self {
             Self::Places(places) => places,
-            Self::Nothing | Self::Allotted | Self::Look => &[],
+            Self::Nothing | Self::Allotted(_) | Self::Look => &[],
         }
     }
 
     /// The ids of the uses as an array, as text: `unnest` can't take arrays of different lengths.
     pub(crate) fn array(&self) -> Option<String> {
         array(self.places().iter().map(|place| place.of))
+    }
+
+    /// As [`Self::array`], of the places that its worker has in advance.
+    pub(crate) fn allotted(&self) -> Option<String> {
+        match self {
+            Self::Allotted(places) => array(places.iter().map(|place| place.of)),
+            Self::Nothing | Self::Places(_) | Self::Look => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{slice, sync::Arc, time::Duration};
 
-use forebay_core::{Decision, State, Submission, WorkerId};
+use forebay_core::{Decision, LimitRequest, State, Submission, WorkerId};
 
 use super::super::support::{claim_ready, complete, ended, get, worker};
 use super::kit::{
@@ -17,6 +17,11 @@ const MANY: usize = 40;
 /// A worker that has run so many tasks of this key that it may have places in advance, and runs five more now.
 pub(super) async fn busy(store: &dyn Store, key: &str) -> (WorkerId, Vec<Claimed>) {
     let me = worker(store).await;
+    let running = make_busy(store, me, key).await;
+    (me, running)
+}
+
+async fn make_busy(store: &dyn Store, me: WorkerId, key: &str) -> Vec<Claimed> {
     let tasks = keyed(store, key, MANY + 5).await;
     let (before, now) = tasks.split_at(MANY);
     for some in before.chunks(5) {
@@ -24,8 +29,7 @@ pub(super) async fn busy(store: &dyn Store, key: &str) -> (WorkerId, Vec<Claimed
             succeed(store, me, &it).await;
         }
     }
-    let running = run(store, me, now, 5).await;
-    (me, running)
+    run(store, me, now, 5).await
 }
 
 /// Claims these, of which so many are granted.
@@ -79,8 +83,10 @@ pub async fn what_is_had_in_advance_for_long_is_taken_back(
 ) {
     const COUNTED: &str = "SELECT coalesce(sum(running), 0) FROM limit_uses";
     const HOLDERS: &str = "SELECT count(*) FROM tasks WHERE holds IS NOT NULL AND state = 'running'";
+    let me = worker(&*store).await;
+    let early = run(&*store, me, &keyed(&*store, "", 2).await, 2).await;
     put(&*store, "some", at_a_time(100)).await;
-    let (me, running) = busy(&*store, "").await;
+    let running = make_busy(&*store, me, "").await;
     let (ended, left) = running.split_at(2);
     let figures = async || (count(COUNTED).await, count(HOLDERS).await);
     assert_eq!(
@@ -95,11 +101,12 @@ pub async fn what_is_had_in_advance_for_long_is_taken_back(
     is_used(&*store, 3, 0).await;
     assert_eq!(figures().await, (8, 0), "it is not old");
     age().await;
+    // What ran before there was the limit does not count to it.
     is_used(&*store, 3, 0).await;
     assert_eq!(figures().await, (3, 3));
     let after = run(&*store, me, &keyed(&*store, "", 2).await, 2).await;
     is_used(&*store, 5, 0).await;
-    for it in left.iter().chain(&after) {
+    for it in left.iter().chain(&after).chain(&early) {
         succeed(&*store, me, it).await;
     }
     is_used(&*store, 0, 0).await;
@@ -151,6 +158,32 @@ pub async fn a_lowered_limit_holds_for_places_in_advance(store: Arc<dyn Store>) 
     assert_eq!(dispatch(&*store).await, [late[0].id]);
     assert!(claim_ready(&*store, first, &late[0], 0).await.is_some());
     is_used(&*store, 4, 1).await;
+}
+
+/// What counted to a limit before it was moved counts to it until it ends.
+pub async fn what_has_a_place_in_advance_counts_on(store: Arc<dyn Store>) {
+    put(&*store, "some", at_a_time(8)).await;
+    let (first, running) = busy(&*store, "").await;
+    let elsewhere = LimitRequest {
+        kind: Some("other".into()),
+        ..at_a_time(8)
+    };
+    put(&*store, "some", elsewhere).await;
+    is_used(&*store, 5, 0).await;
+    succeed(&*store, first, &running[0]).await;
+    is_used(&*store, 4, 0).await;
+    // It does not count what starts now.
+    let late = run(&*store, first, &keyed(&*store, "", 2).await, 2).await;
+    is_used(&*store, 4, 0).await;
+    put(&*store, "some", at_a_time(8)).await;
+    let second = worker(&*store).await;
+    run(&*store, second, &keyed(&*store, "", 6).await, 4).await;
+    is_used(&*store, 8, 2).await;
+    for it in running[1..].iter().chain(&late) {
+        succeed(&*store, first, it).await;
+    }
+    assert_eq!(dispatch(&*store).await.len(), 2);
+    is_used(&*store, 4, 0).await;
 }
 
 /// Where two limits count a task, each counts it once.

@@ -23,7 +23,7 @@ pub async fn workers_that_compete_keep_to_what_they_have_in_advance(
     store: Arc<dyn Store>,
     again: impl AsyncFn(),
 ) {
-    compete(store, (2, 400), 18, again).await;
+    compete(store, (2, 400), 24, again).await;
 }
 
 struct Board {
@@ -66,6 +66,9 @@ async fn compete(
         workers.spawn(work(Arc::clone(&store), Arc::clone(&board), number, all));
     }
     while lock(&board.done).len() < all {
+        while let Some(worker) = workers.try_join_next() {
+            worker.expect("no worker panics");
+        }
         let sink = Sink::open();
         // A deadlock that was broken, or a row that was locked: it is tried again, as everywhere.
         if store.dispatch_due(100, &sink).await.is_ok() {
@@ -111,7 +114,8 @@ async fn work(store: Arc<dyn Store>, board: Arc<Board>, number: usize, all: usiz
             *of_key += 1;
             assert!(*of_key <= board.most, "{of_key} of a key at a time");
         }
-        tokio::task::yield_now().await;
+        // They run for a moment, so that others meet them.
+        tokio::time::sleep(Duration::from_millis(3)).await;
         for it in &claimed {
             *lock(&board.running)
                 .get_mut(&board.keys[&it.id])
