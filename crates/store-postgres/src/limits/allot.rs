@@ -29,7 +29,7 @@ use crate::{
 const DOING: &str = "allot places of limits";
 
 /// How many tasks of a worker are counted one by one in a use before it is worth while to have places there in advance.
-const WORTH: u32 = 8;
+const WORTH: u32 = 4;
 /// In how many uses a worker has places in advance.
 const ALLOTTED_MAX: usize = 250;
 /// How many uses are kept in mind of which a worker has needed places.

@@ -17,7 +17,7 @@ use crate::{
     claim::Wanted,
     day::Days,
     error,
-    hot::{Params, column},
+    hot::{Params, nth_column},
     values::{duration_us, int},
 };
 
@@ -65,7 +65,7 @@ async fn keys(client: &Client, days: &Days, wanted: &[Wanted<'_>]) -> Result<Has
     let rows = rows.map_err(|e| error::hot(DOING, e))?;
     let mut keys = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let (number, key): (i64, &str) = (column(row, "number")?, column(row, "key")?);
+        let (number, key): (i64, &str) = (nth_column(row, 0)?, nth_column(row, 1)?);
         if let (Ok(at), Ok(key)) = (usize::try_from(number - 1), key.parse()) {
             keys.insert(at, key);
         }
