@@ -14,6 +14,7 @@ use crate::stack::{Forebay, PATIENCE, Stack, User, on_every_broker};
 
 on_every_broker! {
     no_two_tasks_of_a_key_run_at_once
+    no_more_run_at_once_than_may_although_workers_have_places_in_advance
     what_a_limit_holds_back_is_gated_and_goes_on_when_it_is_raised
 }
 
@@ -31,8 +32,9 @@ command = ["sh", "-c", "echo start >> log; until [ -e gate ]; do sleep 0.05; don
 
 const KEYS: usize = 100;
 const TASKS: usize = 600;
-/// How many of all keys may run at once: fewer than slots.
-const AT_ONCE: usize = 12;
+/// How many may run at once: more than one worker has slots, and fewer than all have.
+const AT_ONCE: usize = 24;
+const SLOTS: &str = "20";
 /// A worker is killed each time when so many more have succeeded.
 const KILL_EVERY: usize = 120;
 const WORKERS: usize = 3;
@@ -154,24 +156,32 @@ impl Seen {
 }
 
 async fn no_two_tasks_of_a_key_run_at_once(kind: BrokerKind) {
+    let per_key = json!({"kind": "keyed", "by_key": true, "concurrency": 1});
+    let all = json!({"queue": "default", "concurrency": AT_ONCE});
+    run_while_workers_die(kind, KEYS, &[("per-key", per_key), ("all", all)]).await;
+}
+
+/// Each of its own key, so that nothing but the one limit says how many.
+async fn no_more_run_at_once_than_may_although_workers_have_places_in_advance(kind: BrokerKind) {
+    let all = json!({"kind": "keyed", "concurrency": AT_ONCE});
+    run_while_workers_die(kind, TASKS, &[("all", all)]).await;
+}
+
+async fn run_while_workers_die(kind: BrokerKind, keys: usize, limits: &[(&str, Value)]) {
     let stack = Stack::on(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, log) = (configured(folder.path()), folder.path().join("log"));
     let api = stack.api().await;
-    put(
-        &api,
-        "per-key",
-        json!({"kind": "keyed", "by_key": true, "concurrency": 1}),
-    )
-    .await;
-    put(&api, "all", json!({"queue": "default", "concurrency": AT_ONCE})).await;
-    let args = ["--config", &config, "--lease", "2s", "--concurrency", "20"];
+    for (name, limit) in limits {
+        put(&api, name, limit.clone()).await;
+    }
+    let args = ["--config", &config, "--lease", "2s", "--concurrency", SLOTS];
     let mut workers = Vec::new();
     for _ in 0..WORKERS {
         workers.push(stack.worker(&args).await);
     }
     let task = |number: usize| {
-        let key = number % KEYS;
+        let key = number % keys;
         json!({"kind": "keyed", "payload": key, "limit_key": format!("key-{key}"), "max_attempts": 5})
     };
     let ids = submit_all(&api, &(0..TASKS).map(task).collect::<Vec<_>>()).await;
@@ -202,7 +212,7 @@ async fn no_two_tasks_of_a_key_run_at_once(kind: BrokerKind) {
         "{} starts, {} at once, {} lost with their workers",
         seen.starts, seen.most, seen.lost
     );
-    for name in ["per-key", "all"] {
+    for (name, _) in limits {
         wait::until("nothing to be counted any more", PATIENCE, || async {
             let limit = read(&api, &format!("/v1/limits/{name}")).await;
             match (&limit["running"], &limit["waiting"]) == (&json!(0), &json!(0)) {

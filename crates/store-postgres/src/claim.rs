@@ -54,7 +54,7 @@ pub(crate) async fn claim(
         let rows = write(client, days, (worker, claim), &allotted, (revision, &uses)).await?;
         answer(&mut answers, &rows, &allotted)?;
         if rows.is_empty() {
-            known.allotments.forget(worker);
+            known.allotments.doubt(worker);
         }
         look.extend(allotted.into_iter().filter(|(at, _)| answers[*at].is_none()));
     }

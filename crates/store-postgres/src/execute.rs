@@ -83,7 +83,7 @@ impl PostgresStore {
                 .await?;
             let started = start_new(client, &self.days, (worker, claim, revision), &fresh).await?;
             if revision.is_some() && started.iter().all(Option::is_none) {
-                known.allotments.forget(worker);
+                known.allotments.doubt(worker);
             }
             Ok((places, started))
         };

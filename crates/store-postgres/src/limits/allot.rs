@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error,
     hot::{column, query},
-    values::duration_us,
+    values::{count, duration_us},
 };
 
 const DOING: &str = "allot places of limits";
@@ -42,8 +42,9 @@ const REFUSED: Duration = Duration::from_secs(5);
 const SCARCE: Duration = Duration::from_secs(10);
 /// How old allotments get: who still needs them asks anew.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// How many uses are taken back in one go, and from how many workers in one transaction.
+/// Of how many uses allotments are taken back together.
 const TAKEN_AT_ONCE: i64 = 1_000;
+/// From how many workers they are taken back in one transaction.
 const WORKERS_AT_ONCE: usize = 10;
 /// How often a pass over what is old goes on.
 const ROUNDS_MAX: usize = 20;
@@ -66,6 +67,8 @@ impl Allotted {
 #[derive(Debug, Default)]
 struct OfWorker {
     allotted: Allotted,
+    /// How many places it is given at a time, once that is known.
+    slots: Option<u32>,
     needed: HashMap<i64, Needed>,
 }
 
@@ -97,10 +100,17 @@ impl Allotments {
             .unwrap_or_default()
     }
 
-    /// What a worker believes to have is wrong, or it has gone.
+    /// What a worker believes to have is wrong.
+    pub(crate) fn doubt(&self, worker: WorkerId) {
+        if let Some(it) = self.lock().get_mut(&worker) {
+            it.allotted = Allotted::default();
+            it.needed.clear();
+        }
+    }
+
+    /// A worker has gone.
     pub(crate) fn forget(&self, worker: WorkerId) {
-        let mut workers = self.lock();
-        workers.remove(&worker);
+        self.lock().remove(&worker);
     }
 
     /// A server that has taken the place of another may know less than that did.
@@ -127,8 +137,14 @@ impl Allotments {
         if workers.len() >= WORKERS_MAX && !workers.contains_key(&worker) {
             workers.clear();
         }
-        let OfWorker { allotted, needed } = workers.entry(worker).or_default();
-        let mut uses = Uses::needed(needs.iter());
+        let OfWorker {
+            allotted,
+            slots,
+            needed,
+        } = workers.entry(worker).or_default();
+        // Who needs a place that can't be had in advance has nothing of having others.
+        let may_have = |it: &&Needs| it.places().iter().all(|place| Some(place.most) >= *slots);
+        let mut uses = Uses::needed(needs.iter().filter(may_have));
         if needed.len() + uses.ids.len() > NEEDED_MAX {
             needed.clear();
         }
@@ -153,16 +169,18 @@ impl Allotments {
     fn note(
         &self,
         worker: WorkerId,
-        (revision, forgotten): (i64, u64),
+        (revision, slots, forgotten): (i64, u32, u64),
         given: impl Iterator<Item = (i64, u32)>,
     ) {
         let mut workers = self.lock();
         if self.forgotten.load(Ordering::Acquire) != forgotten {
             return;
         }
-        let Some(OfWorker { allotted, .. }) = workers.get_mut(&worker) else {
+        let Some(it) = workers.get_mut(&worker) else {
             return;
         };
+        it.slots = Some(slots);
+        let allotted = &mut it.allotted;
         if allotted.revision != Some(revision) {
             allotted.most = Arc::default();
         }
@@ -211,7 +229,11 @@ async fn allot(client: &mut Client, allotments: &Allotments, worker: WorkerId, w
     let given: Vec<i64> = given.iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
     transaction.commit().await.map_err(|e| error::hot(DOING, e))?;
     let most = |of: &i64| wanted.most_of(*of).map(|most| (*of, most));
-    allotments.note(worker, (revision, forgotten), given.iter().filter_map(most));
+    allotments.note(
+        worker,
+        (revision, count(slots)?, forgotten),
+        given.iter().filter_map(most),
+    );
     Ok(())
 }
 
@@ -281,4 +303,43 @@ pub(crate) async fn drop_allotted(
         *freed.entry(column(row, "id")?).or_default() += i64::from(column::<i32>(row, "places")?);
     }
     Ok(freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_core::Timestamp;
+
+    use super::*;
+
+    fn places(most: &[(i64, u32)]) -> Needs {
+        Needs::Places(most.iter().map(|&(of, most)| Place { of, most }).collect())
+    }
+
+    #[test]
+    fn what_is_needed_often_is_worth_to_be_had_in_advance() {
+        let all = Allotments::default();
+        let me = WorkerId::new(Timestamp::UNIX_EPOCH, &[1; 10]);
+        let often = vec![places(&[(7, 100)]); 3];
+        assert!(all.worth(me, &often).ids.is_empty());
+        assert_eq!(all.worth(me, &often).ids, [7]);
+        assert!(all.worth(me, &often).ids.is_empty(), "it does not ask twice");
+        let asked = all.forgotten.load(Ordering::Acquire);
+        all.note(me, (1, 50, asked), [(7, 100)].into_iter());
+        assert!(all.of(me).has(&Place { of: 7, most: 100 }));
+        assert!(
+            !all.of(me).has(&Place { of: 7, most: 99 }),
+            "the rule has changed"
+        );
+        all.doubt(me);
+        assert_eq!(all.of(me).revision, None);
+        // One of two can never be had in advance.
+        let both = vec![places(&[(7, 100), (8, 49)]); 9];
+        assert!(all.worth(me, &both).ids.is_empty());
+        assert_eq!(all.worth(me, &vec![places(&[(8, 50)]); 9]).ids, [8]);
+        // What was given by a server that is no more.
+        all.forget_all();
+        all.worth(me, &often);
+        all.note(me, (1, 50, asked), [(7, 100)].into_iter());
+        assert_eq!(all.of(me).revision, None);
+    }
 }
