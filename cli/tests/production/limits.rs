@@ -1,7 +1,7 @@
 //! Limits with several workers, some of which are killed: by the handlers' own log no more run at once than may.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::OpenOptions,
     io::Write,
     path::Path,
@@ -91,6 +91,9 @@ fn kill(worker: &mut Forebay, log: &Path) {
 /// What the log says.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Those that live. A program may come to write that it has begun when its worker is dead already: nobody counts it any more, and it
+    /// ends within a moment, too.
+    workers: HashSet<String>,
     /// The tasks that run, with their keys and workers.
     open: HashMap<String, (String, String)>,
     /// Those whose workers were killed. Their programs end within a moment, and perhaps by themselves.
@@ -103,9 +106,12 @@ struct Seen {
 }
 
 impl Seen {
-    /// Reads it from its beginning, and makes sure that never more ran at once than may.
-    fn of(log: &str) -> Self {
-        let mut seen = Self::default();
+    /// Reads it from its beginning, and makes sure that never more ran at once than may. `workers` are all that there ever were.
+    fn of(log: &str, workers: HashSet<String>) -> Self {
+        let mut seen = Self {
+            workers,
+            ..Self::default()
+        };
         for line in log.lines() {
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["start", key, id, worker] => seen.start(key, id, worker, line),
@@ -121,6 +127,12 @@ impl Seen {
 
     fn start(&mut self, key: &str, id: &str, worker: &str, line: &str) {
         self.starts += 1;
+        if !self.workers.contains(worker) {
+            self.lost += 1;
+            self.dying
+                .insert((id.to_owned(), worker.to_owned()), key.to_owned());
+            return;
+        }
         let of_key = self.of_key.entry(key.to_owned()).or_default();
         *of_key += 1;
         assert_eq!(*of_key, 1, "{line}: another one of its key runs: {:?}", self.open);
@@ -135,7 +147,8 @@ impl Seen {
     fn end(&mut self, key: &str, id: &str, worker: &str, line: &str) {
         if self.dying.remove(&(id.to_owned(), worker.to_owned())).is_some() {
             assert_eq!(
-                self.of_key[key], 0,
+                self.of_key.get(key).copied().unwrap_or(0),
+                0,
                 "{line}: another one of its key was started meanwhile"
             );
             return;
@@ -146,6 +159,7 @@ impl Seen {
     }
 
     fn killed(&mut self, worker: &str) {
+        self.workers.remove(worker);
         let of_worker = self.open.extract_if(|_, (_, by)| by == worker);
         for (id, (key, by)) in of_worker {
             self.lost += 1;
@@ -184,6 +198,7 @@ async fn run_while_workers_die(kind: BrokerKind, keys: usize, limits: &[(&str, V
         let key = number % keys;
         json!({"kind": "keyed", "payload": key, "limit_key": format!("key-{key}"), "max_attempts": 5})
     };
+    let mut all_workers: HashSet<String> = workers.iter().map(|it| it.id().to_string()).collect();
     let ids = submit_all(&api, &(0..TASKS).map(task).collect::<Vec<_>>()).await;
     assert_eq!(ids.len(), TASKS);
     for (round, at) in (KILL_EVERY..TASKS).step_by(KILL_EVERY).enumerate() {
@@ -193,6 +208,7 @@ async fn run_while_workers_die(kind: BrokerKind, keys: usize, limits: &[(&str, V
         })
         .await;
         kill(&mut workers[round % WORKERS], &log);
+        all_workers.insert(workers[round % WORKERS].id().to_string());
     }
     wait::until("all tasks to succeed", PATIENCE, || async {
         let states = "SELECT state, count(*) FROM tasks GROUP BY state";
@@ -204,7 +220,7 @@ async fn run_while_workers_die(kind: BrokerKind, keys: usize, limits: &[(&str, V
         }
     })
     .await;
-    let seen = Seen::of(&std::fs::read_to_string(&log).unwrap());
+    let seen = Seen::of(&std::fs::read_to_string(&log).unwrap(), all_workers);
     assert!(seen.open.is_empty(), "{seen:?}");
     assert!(seen.starts >= TASKS, "{} starts", seen.starts);
     assert!(seen.most > AT_ONCE / 2, "at most {} ran at once", seen.most);
