@@ -159,6 +159,7 @@ macro_rules! store_conformance {
                 who_dies_takes_no_places_in_advance_along,
                 who_stops_gives_places_in_advance_back,
                 a_lowered_limit_holds_for_places_in_advance,
+                a_repeated_claim_keeps_its_place_in_advance,
                 two_limits_give_places_in_advance_together,
                 what_has_a_place_in_advance_counts_on,
             ]

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::Client;
+use deadpool_postgres::{Client, Transaction};
 use forebay_core::WorkerId;
 use forebay_store::{Result, StoreError};
 use uuid::Uuid;
@@ -293,7 +293,7 @@ async fn take_back_from(client: &mut Client, workers: &[Uuid], uses: &[i64]) -> 
 
 /// Forgets what these workers were allotted, of all uses where none are said; says how many places are to be given back.
 pub(crate) async fn drop_allotted(
-    transaction: &deadpool_postgres::Transaction<'_>,
+    transaction: &Transaction<'_>,
     workers: &[Uuid],
     uses: Option<&[i64]>,
 ) -> Result<BTreeMap<i64, i64>> {

@@ -11,10 +11,10 @@ mod rates;
 
 pub use self::{
     allotted::{
-        a_lowered_limit_holds_for_places_in_advance, places_in_advance_are_there_for_who_needs_them,
-        two_limits_give_places_in_advance_together, what_has_a_place_in_advance_counts_on,
-        what_is_had_in_advance_for_long_is_taken_back, who_dies_takes_no_places_in_advance_along,
-        who_stops_gives_places_in_advance_back,
+        a_lowered_limit_holds_for_places_in_advance, a_repeated_claim_keeps_its_place_in_advance,
+        places_in_advance_are_there_for_who_needs_them, two_limits_give_places_in_advance_together,
+        what_has_a_place_in_advance_counts_on, what_is_had_in_advance_for_long_is_taken_back,
+        who_dies_takes_no_places_in_advance_along, who_stops_gives_places_in_advance_back,
     },
     compete::{
         workers_that_compete_and_die_keep_to_it, workers_that_compete_keep_to_what_they_have_in_advance,

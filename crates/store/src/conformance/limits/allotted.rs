@@ -5,7 +5,7 @@ use std::{slice, sync::Arc, time::Duration};
 
 use forebay_core::{Decision, LimitRequest, State, Submission, WorkerId};
 
-use super::super::support::{claim_ready, complete, ended, get, worker};
+use super::super::support::{claim_id, claim_ready, complete, ended, get, wants_new, worker};
 use super::kit::{
     at_a_time, claim_all, dispatch, granted, keyed, nothing_to_mend, of_each_key, put, succeed, usage,
 };
@@ -111,6 +111,31 @@ pub async fn what_is_had_in_advance_for_long_is_taken_back(
     }
     is_used(&*store, 0, 0).await;
     assert_eq!(figures().await, (0, 0));
+}
+
+/// A claim whose answer was lost is answered as it was, also after its worker's places were taken back.
+pub async fn a_repeated_claim_keeps_its_place_in_advance(store: Arc<dyn Store>) {
+    put(&*store, "some", at_a_time(12)).await;
+    let (first, _) = busy(&*store, "").await;
+    let late = keyed(&*store, "", 2).await;
+    let requests: Vec<_> = late.iter().map(wants_new).collect();
+    let claim = claim_id();
+    let answers = store.claim(first, claim, &requests).await.expect("claim");
+    assert_eq!(granted(&answers), [0, 1]);
+    let again = store.claim(first, claim, &requests).await.expect("claim again");
+    assert_eq!(again, answers);
+    let second = worker(&*store).await;
+    let tasks = keyed(&*store, "", 8).await;
+    run(&*store, second, &tasks, 5).await;
+    is_used(&*store, 12, 3).await;
+    let again = store.claim(first, claim, &requests).await.expect("claim again");
+    assert_eq!(again, answers);
+    is_used(&*store, 12, 3).await;
+    for it in again.iter().flatten() {
+        succeed(&*store, first, it).await;
+    }
+    assert_eq!(dispatch(&*store).await, [tasks[5].id, tasks[6].id]);
+    is_used(&*store, 10, 1).await;
 }
 
 /// A worker that dies takes no places with it, and what it ran may run elsewhere.
